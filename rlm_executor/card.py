@@ -1,0 +1,87 @@
+"""The RLM card, ``rlm.json``: the harness that travels with the weights.
+
+Data generation writes it into the dataset, training copies it beside the weights, serving and
+evaluation read it; so a model is always met with the words and limits it was trained on.
+
+    card = RLMCard.load(Path("runs/demo/sft"))
+    card.save(Path("runs/demo/sft"))
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from rlm_executor.config import Config
+from rlm_executor.dialect import DIALECTS, Dialect
+from rlm_executor.errors import InputError
+from rlm_executor.files import write_text_atomic
+from rlm_executor.lm import Sampling
+
+CARD_NAME = "rlm.json"
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Limits:
+    """What one run may use; at any of them it lands with what is known."""
+
+    max_turns: int = Field(default=20, ge=1)  # root replies, without the landing turn
+    max_calls: int = Field(default=1000, ge=0)  # sub-calls in the whole run
+    max_seconds: float = Field(default=1800, gt=0)  # wall clock, without the landing turn
+    cell_timeout_s: float = Field(default=60, gt=0)  # one cell's own time, sub-calls not counted
+    max_tokens_per_turn: int = Field(default=4096, ge=1)
+    sub_max_tokens: int = Field(default=2048, ge=1)
+    observation_chars: int = Field(default=8000, ge=100)  # shown of one turn's output
+
+
+def _no_thinking() -> Sampling:
+    return Sampling(chat_template_kwargs={"enable_thinking": False})
+
+
+class RLMCard(Config):
+    """Dialect with its full text, sampling, limits, windows, and who answers sub-calls."""
+
+    dialect: Dialect = DIALECTS["answer"]  # in YAML a name will do: `dialect: answer-compact`
+    sampling: Sampling = Field(default_factory=_no_thinking)
+    sub_sampling: Sampling = Field(default_factory=_no_thinking)
+    limits: Limits = Limits()
+    root_window: int = Field(default=32768, ge=256)  # tokens, prompt and reply together
+    sub_window: int = Field(default=32768, ge=256)
+    sub_model: str = "base"  # "base" | "self" | a served model's name
+
+    @field_validator("dialect", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if value not in DIALECTS:
+                raise ValueError(f"unknown dialect {value!r}; known: {', '.join(DIALECTS)}")
+            return DIALECTS[value]
+        return value
+
+    @classmethod
+    def load(cls, path: Path) -> RLMCard:
+        """Read a card from its folder or file.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        file = path / CARD_NAME if path.is_dir() else path
+        try:
+            return cls.model_validate_json(file.read_bytes())
+        except OSError as error:
+            raise InputError(
+                f"no RLM card at {file} ({error.strerror}); data generation and training write it"
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"{file} is not an RLM card: {where}: {first['msg']}") from error
+
+    def save(self, folder: Path) -> Path:
+        """Write ``rlm.json`` into ``folder``."""
+        path = folder / CARD_NAME
+        write_text_atomic(path, self.model_dump_json(indent=2) + "\n")
+        return path

@@ -1,0 +1,152 @@
+"""How a trained family is spoken to: every word a model sees from us is in a ``Dialect``.
+
+A dialect is a value: prompts, fences, observation form, feedback, landing turn. It is saved whole
+in the card (``card.py``) beside the weights, so a trained model keeps the words it was trained on.
+
+The ``answer`` protocol: the question and the context's size go in one user message; the model
+replies with prose and code in ```` ```repl ```` fences; one user message a turn brings the output;
+the run ends when ``answer["ready"]`` is true and ``answer["content"]`` is not empty. Two forms of
+it differ in the system prompt only: ``answer`` for models with room to read, ``answer-compact``
+for tiny ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlm_executor.config import Config
+from rlm_executor.lm import Message
+
+
+class Dialect(Config):
+    """One way to speak to a root model. Texts with {names} are filled in by the methods."""
+
+    name: str
+    system: str  # the whole system message; never formatted, braces are safe
+    fences: tuple[str, ...] = ("repl", "python", "py")  # info words of fences that are run
+    metadata: str = "{question}\n\nContext: {type}, {chars} characters, {lines} lines."
+    observation: str = "REPL output:\n{output}"
+    observation_mark: str = "REPL output:"  # a reply that writes this line itself invents output
+    no_output: str = "(no output)"
+    cut: str = "... [cut: {chars} characters in all]"
+    no_code: str = (
+        "There was no code to run in your reply. Write Python in a ```repl block; to finish, set "
+        'answer["content"] and then answer["ready"] = True in it.'
+    )
+    unclosed: str = (
+        "Your ```repl block was cut off before its closing fence, so it was not run. Write a "
+        "shorter block and close it."
+    )
+    invented: str = (
+        "(Only the REPL writes its output: the part of your reply after the output you made up "
+        "was not run.)"
+    )
+    empty_answer: str = (
+        '(answer["ready"] is set but answer["content"] is empty: set the content first.)'
+    )
+    not_a_dict: str = (
+        '(answer must stay a dict: your value was moved to answer["content"], and '
+        'answer["ready"] is False.)'
+    )
+    timed_out: str = (
+        "TimeoutError: the cell was stopped after {seconds:g} s of running (sub-calls not "
+        "counted); what it had assigned is kept"
+    )
+    died: str = (
+        "The REPL process ended during this cell ({reason}). A new one is ready: context is "
+        "there, but all other variables are gone."
+    )
+    landing: str = (
+        "Stop here: {reason}. No further output will be shown.\n\n{state}\n\n"
+        "Give your best final answer now from what you know: either a last ```repl block that "
+        'sets answer["content"], or the answer itself as plain text.'
+    )
+    landing_reasons: dict[str, str] = {
+        "max_turns": "all turns are used",
+        "max_calls": "all sub-calls are used",
+        "timeout": "the time is used up",
+        "root_window": "the conversation has grown too long",
+    }
+
+    def opening(
+        self, question: str, *, type: str, chars: int, lines: int, prelude: Sequence[Message] = ()
+    ) -> list[Message]:
+        """The messages before the first turn; ``prelude`` is a worked example, if any."""
+        ask = self.metadata.format(question=question, type=type, chars=chars, lines=lines)
+        return [
+            {"role": "system", "content": self.system},
+            *prelude,
+            {"role": "user", "content": ask},
+        ]
+
+    def observe(
+        self, output: str, output_chars: int, error: str, notes: Sequence[str], limit: int
+    ) -> Message:
+        """One turn's output as the model sees it, cut to ``limit`` characters.
+
+        The head is kept and the true length told. The error comes last and is never pushed out
+        by a flood before it: it is what the model has to react to.
+        """
+        if len(error) > limit // 2:
+            error = error[: limit // 4] + "\n...\n" + error[-(limit // 4) :]
+        room = limit - len(error)
+        shown = output.rstrip("\n")
+        if output_chars > len(output) or len(shown) > room:
+            shown = shown[:room] + "\n" + self.cut.format(chars=output_chars)
+        parts = [part for part in (shown, error) if part] or [self.no_output]
+        text = self.observation.format(output="\n".join(parts))
+        return {"role": "user", "content": "\n".join([text, *notes])}
+
+    def land(self, reason: str, state: str) -> Message:
+        """The last user message: why it ends, what the REPL holds, how to answer."""
+        why = self.landing_reasons.get(reason, reason)
+        return {"role": "user", "content": self.landing.format(reason=why, state=state)}
+
+
+_ANSWER = """\
+You answer a question about a context that may be far larger than what you can read. The context \
+is not shown to you: it is a string in a Python REPL, which you use by writing code. Work in \
+turns: each turn, think briefly, then write Python in a block like this:
+```repl
+print(len(context), context[:300])
+```
+The block is run, and its printed output is shown to you in the next message, cut if it is long. \
+Variables, functions and imports stay for later blocks. Only what you print is shown.
+
+In the REPL you have:
+- `context`: the whole text, a str.
+- `llm_query(prompt)`: asks a language model and returns its reply as a str. It sees the prompt \
+and nothing else, so put the piece of text and the full instruction into it.
+- `llm_query_batched(prompts)`: the same for a list of prompts at once, far faster than a loop; \
+returns the replies in the same order.
+- `SHOW_VARS()`: a str that lists the variables you have made.
+- `answer`: the dict {"content": "", "ready": False} that ends the work.
+
+How to work:
+1. Look first: print a short piece of the context to see how it is built.
+2. What code can decide (searching, counting, sorting, comparing) decide with code. What needs \
+reading or judging (meaning, labels, summaries) give to llm_query in pieces, and combine the \
+replies with code. Never judge a long text by its first lines.
+3. Check what came back before you rely on it. Sub-calls can fail or reply in another form than \
+you asked for; an error shows you the line to repair.
+4. When you are sure, put the result into answer["content"] in the form that the question asks \
+for, and then set answer["ready"] = True:
+```repl
+answer["content"] = result
+answer["ready"] = True
+```
+Do not write output yourself: wait for the REPL's. Do not set ready before you have seen the \
+result that you answer with.
+"""
+
+_COMPACT = """\
+Answer the question about `context`, a long str in a Python REPL that you cannot see. Write code \
+in ```repl blocks; printed output comes back. Use `llm_query(prompt)` or \
+`llm_query_batched(prompts)` to ask a language model about pieces of it. Finish with \
+answer["content"] = result and answer["ready"] = True in a block.
+"""
+
+DIALECTS: dict[str, Dialect] = {
+    "answer": Dialect(name="answer", system=_ANSWER),
+    "answer-compact": Dialect(name="answer-compact", system=_COMPACT),
+}

@@ -1,0 +1,90 @@
+"""Every error a caller of this project can meet, drawn as one tree.
+
+    RLMError                    base: one line that says what came, what was expected, what to do
+    ├── ConfigError             a setting is wrong: names the field and the fix
+    ├── InputError              a file, context or argument is wrong
+    ├── EnvironmentFault        something on the machine is missing or taken (package, port, disk)
+    ├── SandboxError            the REPL process died or could not start (never shown to the model)
+    ├── ReplayDiverged          a journal replayed to another state than it records
+    └── LMError                 a language model call did not give a usable reply
+        ├── PromptTooLong       the prompt does not fit the window; carries both numbers
+        ├── ReplyCutOff         max_tokens ended the reply before it was complete
+        ├── ReplyEmpty          nothing was left of the reply after thinking
+        ├── RequestRefused      the server said no (4xx other than 408/429)
+        ├── BudgetExhausted     the tree's budget has no room for this call
+        └── ServerUnavailable   no answer after the retries
+
+Commands catch ``RLMError``, print its one line and leave with exit code 2 (``rlm_executor.cli``).
+"""
+
+from __future__ import annotations
+
+
+class RLMError(Exception):
+    """Base of all errors raised on purpose by this project."""
+
+
+class ConfigError(RLMError):
+    """A configuration value is wrong.
+
+    Args:
+        field: dotted name of the field, with its file if known.
+        problem: what came and what was expected.
+        fix: what to do about it.
+    """
+
+    def __init__(self, field: str, problem: str, fix: str) -> None:
+        self.field, self.problem, self.fix = field, problem, fix
+        super().__init__(f"{field}: {problem}; {fix}")
+
+
+class InputError(RLMError):
+    """A file, context or argument given by the caller is wrong."""
+
+
+class EnvironmentFault(RLMError):
+    """Something on this machine is missing or taken: a package, a port, disk space."""
+
+
+class SandboxError(RLMError):
+    """The REPL process died or could not start; our fault, never the model's."""
+
+
+class ReplayDiverged(RLMError):
+    """Replaying a journal led to another prompt, output or answer than it records."""
+
+
+class LMError(RLMError):
+    """A language model call did not give a usable reply."""
+
+
+class PromptTooLong(LMError):
+    """The prompt does not fit the model's window."""
+
+    def __init__(self, model: str, tokens: int | None, window: int | None, detail: str = "") -> None:
+        self.tokens, self.window = tokens, window
+        over = f" by {tokens - window} tokens" if tokens and window and tokens > window else ""
+        super().__init__(
+            f"prompt for {model} is over its window of {window or '?'} tokens{over}; "
+            f"send a shorter piece{': ' + detail if detail else ''}"
+        )
+
+
+class ReplyCutOff(LMError):
+    """The reply was ended by max_tokens."""
+
+
+class ReplyEmpty(LMError):
+    """The reply holds no text once thinking is taken away."""
+
+
+class RequestRefused(LMError):
+    """The server refused the request; trying again would not help."""
+
+
+class BudgetExhausted(LMError):
+    """The budget of the whole tree has no room for this call."""
+
+
+class ServerUnavailable(LMError):
+    """No answer from the server after all retries."""
