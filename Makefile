@@ -1,0 +1,61 @@
+# rlm-posttrain: makes recursive language models. `make` alone lists what there is.
+# Settings:  RUN=runs/mine   DEMO=ci (the small configs)   ARGS="--set key=value"   PYTHON=python3.12
+.DEFAULT_GOAL := help
+.PHONY: setup demo data train serve eval push view test lint clean help
+
+# An environment that is there goes on with its own Python.
+PYTHON ?= $(shell .venv/bin/python -c '' 2>/dev/null && echo .venv/bin/python || echo python3)
+DEMO ?= tiny
+RUN ?= runs/demo$(if $(filter-out tiny,$(DEMO)),-$(DEMO))
+# Only asked where pip by itself finds no CPU build of torch.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+export TORCH_INDEX STACK
+
+BIN := .venv/bin
+PY := $(BIN)/python
+
+setup: ## make .venv with the CPU or the GPU stack, whichever fits this machine
+	@$(PYTHON) scripts/setup.py
+
+demo: setup ## the whole loop on a tiny model: data, train, serve, evaluate, report
+	@$(PY) scripts/demo.py --size $(DEMO) --run $(RUN)
+
+data: setup ## teacher runs -> trajectories -> rows, and the rows of the control
+	$(PY) -m data_gen.generate --config configs/data/$(DEMO).yaml --run $(RUN) $(ARGS)
+	$(PY) -m data_gen.direct --config configs/data/$(DEMO)-direct.yaml --run $(RUN) $(ARGS)
+
+train: setup ## rows -> adapter, and the adapter of the control
+	$(BIN)/accelerate launch train/sft.py --config configs/sft/$(DEMO).yaml --run $(RUN) $(ARGS)
+	$(BIN)/accelerate launch train/sft.py --config configs/sft/$(DEMO)-direct.yaml --run $(RUN) $(ARGS)
+
+serve: setup ## vLLM with base and adapter, and the OpenAI-compatible endpoint in front
+	$(PY) -m serve --config configs/serve/$(DEMO).yaml --run $(RUN) $(ARGS)
+
+eval: setup ## measure all arms, then write the report
+	$(PY) -m eval.run --config configs/eval/$(DEMO).yaml --run $(RUN) $(ARGS)
+	$(PY) -m eval.report --run $(RUN)
+
+view: setup ## print the result table and open the report
+	@$(PY) scripts/view.py --run $(RUN)
+
+push: setup ## show what would go to the Hub as REPO=name/model; SEND=1 sends it (private)
+	@$(PY) scripts/push.py --run $(RUN) $(if $(REPO),--repo $(REPO)) $(if $(SEND),--send)
+
+lint: setup ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint ## style, the small demo, then all tests; a skip that is not listed fails
+	@$(PY) scripts/demo.py --size ci --run runs/demo-ci
+	$(PY) -m pytest --gate $(ARGS)
+
+bench-%: setup ## run scripts/bench_NAME.py
+	$(PY) scripts/bench_$*.py $(ARGS)
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
+
+help:
+	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
