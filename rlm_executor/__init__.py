@@ -1,10 +1,15 @@
 """Recursive language models: the context is a variable, the model writes code, code calls models.
 
+In three lines:
+
     from rlm_executor import RLM, OpenAILM, RLMCard, Context
 
     lm = OpenAILM("http://localhost:8000/v1", "base")
     result = RLM(lm, lm, RLMCard()).complete("Who is Mara?", Context.from_file(Path("book.txt")))
     print(result.answer, result.stop_reason)
+
+``RLM`` is the loop (``rlm``), ``RLMCard`` how a trained model is spoken to (``card``), ``LM`` what
+a model is (``lm``), ``Trajectory`` what a run leaves (``trajectory``).
 """
 
 from rlm_executor.budget import Budget
@@ -13,8 +18,9 @@ from rlm_executor.context import Context
 from rlm_executor.dialect import DIALECTS, Dialect
 from rlm_executor.lm import LM, CachedLM, Completion, Message, Sampling, ScriptedLM, Usage
 from rlm_executor.openai_lm import OpenAILM
+from rlm_executor.replaying import replay, replay_sync
 from rlm_executor.rlm import RLM, RLMResult
-from rlm_executor.trajectory import Trajectory, replay
+from rlm_executor.trajectory import Trajectory, Turn
 
 __all__ = [
     "DIALECTS",
@@ -33,6 +39,8 @@ __all__ = [
     "Sampling",
     "ScriptedLM",
     "Trajectory",
+    "Turn",
     "Usage",
     "replay",
+    "replay_sync",
 ]

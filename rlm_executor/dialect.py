@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 from rlm_executor.config import Config
 from rlm_executor.lm import Message
+from rlm_executor.parsing import Reply
+from rlm_executor.sandbox.host import Cell
 
 
 class Dialect(Config):
@@ -80,27 +82,51 @@ class Dialect(Config):
         ]
 
     def observe(
-        self, output: str, output_chars: int, error: str, notes: Sequence[str], limit: int
+        self, reply: Reply, cells: Sequence[Cell], *, max_chars: int, cell_timeout_s: float
     ) -> Message:
-        """One turn's output as the model sees it, cut to ``limit`` characters.
+        """What a turn did, as the model sees it: the output cut to ``max_chars``, then notes.
 
-        The head is kept and the true length told. The error comes last and is never pushed out
-        by a flood before it: it is what the model has to react to.
+        Of the output the head is kept and the true length told. The error comes last and is never
+        pushed out by a flood before it: it is what the model has to react to.
         """
-        if len(error) > limit // 2:
-            error = error[: limit // 4] + "\n...\n" + error[-(limit // 4) :]
-        room = limit - len(error)
+        if not cells:
+            return {"role": "user", "content": self.unclosed if reply.unclosed else self.no_code}
+        last = cells[-1]
+        error = last.error
+        if last.status == "timeout":
+            error += "\n" + self.timed_out.format(seconds=cell_timeout_s)
+        elif last.status == "died":
+            error = self.died.format(reason=last.error)
+        if len(error) > max_chars // 2:
+            error = error[: max_chars // 4] + "\n...\n" + error[-(max_chars // 4) :]
+        output = "".join(cell.output for cell in cells)
+        printed = sum(cell.output_chars for cell in cells)
+        room = max_chars - len(error)
         shown = output.rstrip("\n")
-        if output_chars > len(output) or len(shown) > room:
-            shown = shown[:room] + "\n" + self.cut.format(chars=output_chars)
+        if printed > len(output) or len(shown) > room:
+            shown = shown[:room] + "\n" + self.cut.format(chars=printed)
+        notes = [
+            (last.moved, self.not_a_dict),
+            (last.ready and not last.answer.strip(), self.empty_answer),
+            (reply.unclosed and last.status == "ok", self.unclosed),
+            (reply.invented and last.status == "ok", self.invented),
+        ]
         parts = [part for part in (shown, error) if part] or [self.no_output]
         text = self.observation.format(output="\n".join(parts))
-        return {"role": "user", "content": "\n".join([text, *notes])}
+        content = "\n".join([text, *(note for holds, note in notes if holds)])
+        return {"role": "user", "content": content}
 
-    def land(self, reason: str, state: str) -> Message:
-        """The last user message: why it ends, what the REPL holds, how to answer."""
+    def land(self, messages: Sequence[Message], reason: str, state: str) -> list[Message]:
+        """``messages`` with the landing text: why it ends, what the REPL holds, how to answer.
+
+        It joins the last user message: strict chat templates refuse two in a row.
+        """
         why = self.landing_reasons.get(reason, reason)
-        return {"role": "user", "content": self.landing.format(reason=why, state=state)}
+        landing = self.landing.format(reason=why, state=state)
+        *before, last = messages
+        if last["role"] != "user":
+            return [*messages, {"role": "user", "content": landing}]
+        return [*before, {"role": "user", "content": f"{last['content']}\n\n{landing}"}]
 
 
 _ANSWER = """\

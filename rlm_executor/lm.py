@@ -22,7 +22,7 @@ Message = dict[str, str]  # {"role": ..., "content": ...}
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Sampling:
-    """How tokens are drawn; the defaults are Qwen3's for non-thinking use. Greedy: temperature 0."""
+    """How tokens are drawn; defaults are Qwen3's without thinking. Greedy: temperature 0."""
 
     temperature: float = Field(default=0.7, ge=0)
     top_p: float = Field(default=0.8, gt=0, le=1)

@@ -1,0 +1,166 @@
+"""A journal run again: its code is executed anew, its models' replies are the recorded ones.
+
+No language model is called. What the root is sent must be what it was sent then, so any change in
+an output, an error or the answer shows as ``ReplayDiverged``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlm_executor import errors
+from rlm_executor.budget import Budget
+from rlm_executor.card import RLMCard
+from rlm_executor.context import Context
+from rlm_executor.errors import InputError, LMError, ReplayDiverged
+from rlm_executor.files import sha256_text
+from rlm_executor.journal import Event, apply_delta
+from rlm_executor.lm import Completion, Message, Sampling, Usage
+from rlm_executor.rlm import RLM, RLMResult
+from rlm_executor.trajectory import Trajectory
+
+
+async def replay(journal: Path, context: Context | str | Path) -> RLMResult:
+    """Run the journal at ``journal`` again over its context, at no model's cost.
+
+    Raises:
+        InputError: not a journal, an unfinished one, or another context.
+        ReplayDiverged: it went another way than recorded.
+    """
+    trajectory = Trajectory.read(journal)
+    end, context = trajectory.end, Context.of(context)
+    if end is None or end["stop_reason"] == "cancelled":
+        raise InputError(f"journal {journal} has no end: only finished runs can be replayed")
+    if context.sha256() != trajectory.run["context"]["sha256"]:
+        raise InputError(f"journal {journal} was recorded over another context (other sha256)")
+    result = await _Recorded(trajectory).run(trajectory.run["question"], context)
+    for field in ("answer", "stop_reason", "answer_source", "turns", "error_cells"):
+        if getattr(result, field) != end[field]:
+            raise ReplayDiverged(
+                f"{journal.name}: {field} is {str(getattr(result, field))[:80]!r}, "
+                f"recorded was {str(end[field])[:80]!r}"
+            )
+    return result
+
+
+def replay_sync(journal: Path, context: Context | str | Path) -> RLMResult:
+    """``replay``, for code that is not async."""
+    return asyncio.run(replay(journal, context))
+
+
+class _Recorded(RLM):
+    """The loop with recorded replies; time passes as it passed then."""
+
+    def __init__(self, trajectory: Trajectory) -> None:
+        run = trajectory.run
+        self._turns = _RecordedRoot(run["root_model"], trajectory.turn_rows)
+        super().__init__(
+            self._turns,
+            _RecordedSub(run["sub_model"], trajectory.calls),
+            RLMCard.model_validate(run["card"]),
+            prelude=run["prelude"],
+        )
+
+    def budget(self) -> Budget:
+        return _RecordedBudget(self.card.limits.max_calls, self._turns)
+
+
+class _RecordedBudget(Budget):
+    """No clock: the time is up where it was up in the recording."""
+
+    def __init__(self, max_calls: int, root: _RecordedRoot) -> None:
+        super().__init__(max_calls, 86400.0)
+        self._root = root
+
+    def seconds_left(self) -> float:
+        return 0.0 if self._root.lands_next() == "timeout" else super().seconds_left()
+
+    def extend(self, seconds: float) -> None:
+        self._root.landing = True
+
+
+class _RecordedRoot:
+    def __init__(self, model: str, rows: list[Event]) -> None:
+        self.model, self._rows = model, rows
+        self._at = 0
+        self._messages: list[Message] = []
+        self.landing = False
+
+    def lands_next(self) -> str:
+        """The reason for the landing turn, if that is the next one and has not begun."""
+        if self.landing or self._at >= len(self._rows):
+            return ""
+        return str(self._rows[self._at]["landing"])
+
+    async def chat(
+        self, messages: list[Message], *, max_tokens: int, sampling: Sampling
+    ) -> Completion:
+        if self._at >= len(self._rows):
+            raise ReplayDiverged(f"turn {self._at}: the recorded run had ended here")
+        row = self._rows[self._at]
+        self._at += 1
+        expected = apply_delta(self._messages, row["messages"])
+        self._messages = expected
+        if messages != expected:
+            raise ReplayDiverged(f"turn {row['turn']}: {_difference(expected, messages)}")
+        if "error" in row:
+            raise _error(row)
+        said: Message = {"role": "assistant", "content": row["reply"]}
+        self._messages = [*expected, said]
+        return Completion(row["reply"], Usage(**row["usage"]), row["finish_reason"])
+
+    async def aclose(self) -> None:
+        return None
+
+
+class _RecordedSub:
+    def __init__(self, model: str, rows: list[Event]) -> None:
+        self.model = model
+        self._replies: defaultdict[str, deque[Event]] = defaultdict(deque)
+        for row in rows:
+            self._replies[row["prompt_sha256"]].append(row)
+
+    async def chat(
+        self, messages: list[Message], *, max_tokens: int, sampling: Sampling
+    ) -> Completion:
+        prompt = messages[0]["content"]
+        replies = self._replies[sha256_text(prompt)]
+        if not replies:
+            raise ReplayDiverged(f"a sub-call that the recorded run never made: {prompt[:80]!r}")
+        row = replies.popleft()
+        if "usage" not in row:
+            raise _error(row)
+        return Completion(row["reply"], Usage(**row["usage"]), row["finish_reason"])
+
+    async def aclose(self) -> None:
+        return None
+
+
+def _error(row: Event) -> Exception:
+    """The recorded error again, with its type and message."""
+    if row["error"] == "TimeoutError":
+        return TimeoutError(row["message"])
+    kind = getattr(errors, row["error"], LMError)
+    error: Exception = kind.__new__(kind)
+    error.args = (row["message"],)
+    return error
+
+
+def _difference(expected: list[Message], got: list[Message]) -> str:
+    pairs: Iterator[tuple[Message, Message]] = zip(expected, got, strict=False)
+    for index, (old, new) in enumerate(pairs):
+        if old != new:
+            at = next(
+                (i for i, (a, b) in enumerate(zip(old["content"], new["content"], strict=False))
+                 if a != b),
+                min(len(old["content"]), len(new["content"])),
+            )
+            start = max(0, at - 20)
+            return (
+                f"message {index} ({new['role']}) is ...{new['content'][start : at + 40]!r}, "
+                f"recorded was ...{old['content'][start : at + 40]!r}"
+            )
+    return f"{len(got)} messages, recorded were {len(expected)}"
