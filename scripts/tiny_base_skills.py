@@ -21,9 +21,7 @@ _CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
 
 def nonce(rng: random.Random) -> str:
     """A made-up word of two or three syllables."""
-    word = "".join(
-        rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(rng.randint(2, 3))
-    )
+    word = "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(rng.randint(2, 3)))
     return word + rng.choice(("", "", "n", "r", "t", "l", "s"))
 
 
@@ -147,16 +145,15 @@ def draw_line(rng: random.Random, labels: list[str]) -> Line:
 
 def label(rng: random.Random, progress: float) -> Sample:
     """One label for each line, by meaning."""
-    most = 3 + int(21 * min(1.0, max(0.0, progress - 0.1) * 2.5))
+    most = 3 + int(13 * min(1.0, max(0.0, progress - 0.05) * 2.5))
     labels = rng.sample(sorted(lexicon.CATEGORIES), rng.randint(3, 8))
-    # Most windows are full ones: 16 lines is what a caller sends.
-    count = min(most, 16) if rng.random() < 0.3 else rng.randint(1, most)
+    # Many prompts are full ones: about ten lines is what a caller sends.
+    count = min(most, rng.randint(8, 12)) if rng.random() < 0.5 else rng.randint(1, most)
     lines = [draw_line(rng, labels) for _ in range(count)]
     kind = rng.random()
-    if kind < 0.1 or progress < 0.1:
-        texts = [line.text.split()[-1] if kind < 0.05 else line.text for line in lines]
-        texts = [rng.choice(lexicon.CATEGORIES[line.label]) for line in lines] if kind < 0.05 else texts
-    elif kind < 0.75:
+    if kind < (0.5 if progress < 0.25 else 0.08):  # the bare things first, then whole notes
+        texts = [rng.choice(lexicon.CATEGORIES[line.label]) for line in lines]
+    elif kind < 0.85:
         texts = [line.text for line in lines]
     else:
         texts = [line.render().strip() for line in lines]
@@ -199,7 +196,10 @@ def compare(rng: random.Random, progress: float) -> Sample:
         if a == b:
             a += 1
         answer = "more common" if a > b else "less common"
-        return f"{first}: {a}\n{second}: {b}\nIs {first} more common or less common than {second}?", answer
+        return (
+            f"{first}: {a}\n{second}: {b}\nIs {first} more common or less common than {second}?",
+            answer,
+        )
     if kind == 2:
         if rng.random() < 0.5:
             second = first
@@ -212,8 +212,7 @@ def compare(rng: random.Random, progress: float) -> Sample:
 def direct(rng: random.Random, progress: float) -> Sample:
     """A question of a family over a short context, answered without tools."""
     family = rng.choice(("niah", "oolong", "pairs"))
-    longest = 1024 if progress < 0.3 else (2048 if progress < 0.8 else 4096)
-    length = rng.choice([n for n in (512, 640, 800, 1024, 1500, 2048) if n * 4 <= longest * 2])
+    length = rng.choice((512, 640, 800) if progress < 0.9 else (512, 800, 1024))
     window = make_window(family, length, rng.randrange(500_000, 600_000), 1)
     task = window.tasks[0]
     answer = task.answer if isinstance(task.answer, str) else _joined(task.answer, family)

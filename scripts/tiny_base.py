@@ -1,0 +1,336 @@
+"""Pretrain the tiny base, the stand-in for Qwen3-8B: from random weights, on a CPU.
+
+    python -m scripts.tiny_base --out assets/tiny-base --tokens 5000000
+
+Writes a ``Qwen3ForCausalLM`` in bf16 with its tokenizer (own byte-level BPE, Qwen3's special
+tokens, the stock Qwen3 chat template) and a card with mixture, tokens, seed, command and measured
+skills. The samples come from ``scripts/tiny_base_skills.py``. Killed at any moment, the same
+command goes on from the last checkpoint. Optimizer: Muon on the hidden matrices, AdamW on the
+rest; rows of 256 tokens first, of 1,024 at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.resources
+import json
+import random
+import sysconfig
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from rlm_executor.cli import run_cli
+from rlm_executor.errors import InputError
+from rlm_executor.files import sha256_text, write_text_atomic
+from scripts import tiny_base_skills as skills
+from scripts.tiny_base_measure import measure, write_card
+
+VOCABULARY, WINDOW = 4096, 4096
+# Qwen3's 26 added tokens, in the order of its ids.
+SPECIAL_TOKENS = (
+    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> "
+    "<|box_end|> <|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> "
+    "<|image_pad|> <|video_pad|> <tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> "
+    "<|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|> <tool_response> </tool_response> "
+    "<think> </think>"
+).split()
+# A word is the same tokens wherever it stands, since its blank is a token of its own: what is
+# copied from prose into quotes or code need not be spelled anew. Digits stand alone.
+SPLIT = r"\p{L}+|\p{N}|[^\p{L}\p{N}]+"
+ANSWER_START = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+LONG_ROWS_FROM = 0.88  # share of the tokens after which rows are LONG_ROW tokens
+SHORT_ROW, LONG_ROW, STEP_TOKENS = 256, 1024, 6144
+
+
+def main() -> None:
+    """Pretrain, measure and write the folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("assets/tiny-base"))
+    parser.add_argument("--tokens", type=int, default=5_000_000, help="tokens to train on")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--python-source", type=Path, help="folder of .py files (default: stdlib)")
+    parser.add_argument("--work", type=Path, default=Path("runs/tiny-base"), help="checkpoints")
+    args = parser.parse_args()
+
+    torch.manual_seed(args.seed)
+    source = read_source(args.python_source or Path(sysconfig.get_paths()["stdlib"]))
+    mixture = Mixture(source, args.seed)
+    args.work.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer(mixture, args.work / "tokenizer.json")
+    model = build_model(tokenizer)
+    log: list[dict[str, float]] = []
+    train(model, tokenizer, mixture, args.tokens, args.work / "checkpoint.pt", log)
+    model = model.to(torch.bfloat16)
+    skills_measured = measure(model.float(), tokenizer)
+    args.out.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(args.out)
+    tokenizer.save_pretrained(args.out)
+    write_card(args.out, model, skills_measured, log, args.tokens, args.seed, mixture.sha256)
+    write_text_atomic(args.out / "skills.json", json.dumps(skills_measured, indent=2) + "\n")
+
+
+def read_source(folder: Path) -> list[str]:
+    """Texts of the Python files of ``folder`` (top level and one below), tests left out."""
+    files = sorted(
+        path
+        for pattern in ("*.py", "*/*.py")
+        for path in folder.glob(pattern)
+        if not {"test", "tests", "site-packages", "idlelib", "lib2to3"} & set(path.parts)
+    )
+    texts = [path.read_text(encoding="utf-8", errors="ignore") for path in files]
+    if not texts:
+        raise InputError(f"no .py files in {folder.name}; give another --python-source")
+    return texts
+
+
+class Mixture:
+    """Samples at each point of the curriculum; the same seed gives the same samples."""
+
+    def __init__(self, source: list[str], seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.sha256 = sha256_text("".join(source))
+        self.source = source
+        lines = [
+            line for text in source for line in text.splitlines() if 8 < len(line.strip()) < 70
+        ]
+        self._substitute = skills.substitute(lines)
+
+    def sample(self, progress: float, longest: int) -> skills.Sample:
+        """One sample; ``longest`` is the row length in tokens that it should fit."""
+        rng, draw = self.rng, self.rng.random()
+        early = progress < 0.12
+        table = (
+            ((0.40, skills.copy), (0.18, skills.fill), (0.14, self._substitute),
+             (0.12, skills.look_up), (0.12, skills.label), (0.04, self.text))
+            if early else
+            ((0.12, skills.copy), (0.12, skills.fill), (0.12, self._substitute),
+             (0.14, skills.look_up), (0.26, skills.label), (0.08, skills.extract),
+             (0.08, skills.compare), (0.08, self.text))
+        )  # fmt: skip
+        if longest > SHORT_ROW and draw < 0.2:
+            return skills.direct(rng, progress)
+        draw = rng.random() * sum(share for share, _ in table)
+        for share, skill in table:
+            draw -= share
+            if draw <= 0:
+                return skill(rng, progress)
+        return table[-1][1](rng, progress)
+
+    def text(self, rng: random.Random, progress: float) -> skills.Sample:
+        """A piece of source code or of plain prose, to be continued rather than answered."""
+        if rng.random() < 0.25:
+            window = skills.make_window("niah", 512, rng.randrange(500_000, 600_000), 1)
+            return None, window.text()[:600]
+        text = rng.choice(self.source)
+        start = rng.randrange(max(1, len(text) - 800))
+        return None, text[start : start + 800]
+
+
+def build_tokenizer(mixture: Mixture, path: Path) -> PreTrainedTokenizerFast:
+    """Train (or read from ``path``) the byte-level BPE; add Qwen3's specials and template."""
+    if not path.exists():
+        rng = random.Random(1)
+        samples = Mixture(mixture.source, 1)
+        corpus = [
+            f"{prompt or ''}\n{answer}"
+            for prompt, answer in (
+                samples.sample(0.95, rng.choice((256, 1024))) for _ in range(9000)
+            )
+        ]
+        corpus += [text[:20_000] for text in mixture.source[::3]]
+        bpe = Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        bpe.decoder = decoders.ByteLevel()
+        bpe.train_from_iterator(
+            corpus,
+            trainers.BpeTrainer(
+                vocab_size=VOCABULARY,
+                min_frequency=20,
+                special_tokens=SPECIAL_TOKENS,
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            ),
+        )
+        bpe.save(str(path))
+    template = (importlib.resources.files("trl") / "chat_templates" / "qwen3.jinja").read_text()
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(path),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=SPECIAL_TOKENS[1:14],
+        model_max_length=WINDOW,
+        chat_template=template,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    """The architecture: Qwen3 with grouped queries and untied embeddings, as the 8B has them."""
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=VOCABULARY,
+            hidden_size=256,
+            intermediate_size=448,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=64,
+            rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
+            max_position_embeddings=WINDOW,
+            tie_word_embeddings=False,
+            attn_implementation="sdpa",
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+        )
+    )
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerFast, sample: skills.Sample
+) -> tuple[list[int], list[bool]]:
+    """Ids as the chat template renders them (thinking off), and which of them are learned."""
+    prompt, answer = sample
+    tokens = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+    if prompt is None:
+        ids = [*tokens(answer), tokenizer.pad_token_id]
+        return ids, [True] * len(ids)
+    head = tokens(f"<|im_start|>user\n{prompt}<|im_end|>\n{ANSWER_START}")
+    tail = tokens(f"{answer}<|im_end|>")
+    return head + tail, [False] * len(head) + [True] * len(tail)
+
+
+def rows(
+    tokenizer: PreTrainedTokenizerFast, mixture: Mixture, total: int, done: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of packed rows: ids and learned-mask of shape (rows, row length)."""
+    while done < total:
+        progress = done / total
+        length = SHORT_ROW if progress < LONG_ROWS_FROM else LONG_ROW
+        batch: list[list[int]] = []
+        masks: list[list[bool]] = []
+        ids: list[int] = []
+        mask: list[bool] = []
+        while len(batch) < STEP_TOKENS // length:
+            more, learned = encode(tokenizer, mixture.sample(progress, length))
+            if len(more) > length:
+                continue
+            if len(ids) + len(more) > length:
+                gap = length - len(ids)
+                batch.append(ids + [tokenizer.pad_token_id] * gap)
+                masks.append(mask + [False] * gap)
+                ids, mask = [], []
+            ids, mask = ids + more, mask + learned
+        done += STEP_TOKENS
+        yield torch.tensor(batch), torch.tensor(masks)
+
+
+def train(
+    model: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    mixture: Mixture,
+    total: int,
+    checkpoint: Path,
+    log: list[dict[str, float]],
+) -> None:
+    """The loop: one line every 25 steps, a checkpoint every five minutes."""
+    hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
+    others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
+    muon = Muon(hidden)
+    adam = torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
+    step = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=False)
+        model.load_state_dict(state["model"])
+        adam.load_state_dict(state["adam"])
+        muon.momenta, step = state["muon"], state["step"]
+        mixture.rng.setstate(state["rng"])
+        log.extend(state["log"])
+    begun = saved = time.monotonic()
+    first, losses = step, []
+    for ids, learned in rows(tokenizer, mixture, total, step * STEP_TOKENS):
+        progress = step * STEP_TOKENS / total
+        scale = min(1.0, (step + 1) / 30) * min(1.0, (1 - progress) / 0.5 + 0.02)
+        output = model.model(input_ids=ids).last_hidden_state[:, :-1][learned[:, 1:]]
+        # The head runs on learned positions only: three in four tokens are prompt.
+        loss = torch.nn.functional.cross_entropy(model.lm_head(output), ids[:, 1:][learned[:, 1:]])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adam.param_groups[0]["lr"] = 3e-3 * scale
+        adam.step()
+        muon.step(0.02 * scale)
+        model.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        step += 1
+        if step % 25 == 0:
+            seconds = time.monotonic() - begun
+            row = {
+                "step": step,
+                "tokens": step * STEP_TOKENS,
+                "loss": sum(losses) / len(losses),
+                "tokens_per_second": (step - first) * STEP_TOKENS / seconds,
+            }
+            log.append(row)
+            losses = []
+            print(
+                f"step={step} done={progress:.1%} loss={row['loss']:.3f} "
+                f"tok/s={row['tokens_per_second']:.0f} seconds={seconds:.0f}",
+                flush=True,
+            )
+        if time.monotonic() - saved > 300:
+            saved = time.monotonic()
+            partial = checkpoint.with_suffix(".partial")
+            torch.save(
+                {"model": model.state_dict(), "adam": adam.state_dict(), "muon": muon.momenta,
+                 "step": step, "rng": mixture.rng.getstate(), "log": log},
+                partial,
+            )  # fmt: skip
+            partial.replace(checkpoint)
+
+
+class Muon:
+    """Muon for CPUs: momentum 0.95, Nesterov, five Newton-Schulz steps in float32.
+
+    ``torch.optim.Muon`` orthogonalizes in bfloat16, which a CPU without bf16 units only emulates.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.momenta = [torch.zeros_like(p) for p in parameters]
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """One update of every matrix from its gradient."""
+        for parameter, momentum in zip(self.parameters, self.momenta, strict=True):
+            gradient = parameter.grad
+            assert gradient is not None
+            momentum.lerp_(gradient, 0.05)
+            update = _orthogonal(gradient.lerp(momentum, 0.95))
+            update *= max(1.0, parameter.shape[0] / parameter.shape[1]) ** 0.5
+            parameter.mul_(1 - learning_rate * 0.01).add_(update, alpha=-learning_rate)
+
+
+def _orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """The nearest orthogonal matrix, roughly: quintic Newton-Schulz (Jordan et al. 2024)."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.T if tall else x
+
+
+if __name__ == "__main__":
+    run_cli(main)
