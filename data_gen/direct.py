@@ -1,0 +1,81 @@
+"""Data of the control arm ``direct-sft``: the same families, answered without the loop.
+
+    python -m data_gen.direct --config configs/data/tiny-direct.yaml --run runs/demo
+
+As many examples as the loop's data has trajectories, drawn at lengths that fit the window; the
+prompt is the whole context and the question, the completion is the gold answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from data_gen import dataset
+from data_gen.tasks import check_seed, make_window
+from rlm_executor.cli import run_cli
+from rlm_executor.config import Config, load_config
+from rlm_executor.files import sha256_text
+
+
+class DirectConfig(Config):
+    """How many examples of which families, lengths (tokens, bytes/4) and seeds."""
+
+    keep: int = Field(gt=0)
+    families: dict[str, float]
+    lengths: list[int]
+    first_seed: int = 300_000
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    args = parser.parse_args()
+    config = load_config(DirectConfig, args.config, args.overrides)
+    folder: Path = args.run / "direct-data"
+    digest = sha256_text(config.model_dump_json())
+    if dataset.is_done(folder, digest):
+        print(f"direct-data: done before, {config.keep} examples in {folder}")
+        return
+    started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset.write_parquet(
+        folder / "dataset", {"turns": [example(config, index) for index in range(config.keep)]}
+    )
+    dataset.mark_done(folder, digest, time.monotonic() - started)
+    print(f"direct-data: {config.keep} examples in {time.monotonic() - started:.0f} s")
+
+
+def example(config: DirectConfig, index: int) -> dict[str, Any]:
+    """Training row ``index``: context and question, and the gold answer."""
+    rng = random.Random(f"direct/{config.first_seed + index}")
+    family = rng.choices(list(config.families), list(config.families.values()))[0]
+    seed = config.first_seed + index
+    check_seed(seed, "train")
+    window = make_window(family, rng.choice(config.lengths), seed, 1)
+    task = window.tasks[0]
+    joint = "\n" if family == "pairs" else ", "
+    answer = task.answer if isinstance(task.answer, str) else joint.join(task.answer)
+    return {
+        "prompt": [{"role": "user", "content": f"{window.text()}\n\n{task.question}"}],
+        "completion": [{"role": "assistant", "content": answer}],
+        "chat_template_kwargs": dataset.NO_THINKING,
+        "task_id": task.id,
+        "family": family,
+        "turn": 0,
+        "turns": 1,
+    }
+
+
+if __name__ == "__main__":
+    run_cli(main)

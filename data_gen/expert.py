@@ -1,0 +1,181 @@
+"""The scripted expert: programs that solve the synthetic families, in a style drawn per run.
+
+It knows the question's wording, not the context: like a model it works turn by turn, its code
+really runs in the executor, and labels come from sub-calls. Styles differ in names, chunk size,
+wording of the sub-call prompt, prose, and whether the result is looked at before it is given.
+Some runs are careless on purpose (``mistake``), so that the filter has something to drop.
+
+    turns = program(question, Style.draw(random.Random(3)))
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from data_gen.tasks.lexicon import LABEL_PROMPTS
+from rlm_executor.errors import InputError
+
+MISTAKES = ("typo", "guess", "forgets", "crash")
+_NAMES = (
+    {"rows": "rows", "users": "users", "texts": "texts", "labels": "labels", "found": "found"},
+    {"rows": "parts", "users": "who", "texts": "notes", "labels": "tags", "found": "hits"},
+    {"rows": "lines", "users": "owners", "texts": "items", "labels": "kinds", "found": "values"},
+)
+_PROSE_FIRST = (
+    "",
+    "",
+    "I let the sub-model label the lines in chunks.\n",
+    "First the labels, by sub-calls.\n",
+)
+_PROSE_SEARCH = ("", "", "I search the text for the key.\n", "A regular expression finds it.\n")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one run of the expert writes."""
+
+    names: dict[str, str]
+    chunk: int
+    wording: str
+    prose: int
+    looks_first: bool  # prints the result before answering with it
+    mistake: str = ""  # one of MISTAKES, or none
+
+    @classmethod
+    def draw(cls, rng: random.Random, mistakes: float = 0.0) -> Style:
+        """A style; with probability ``mistakes`` a careless one."""
+        return cls(
+            names=rng.choices(_NAMES, (6, 2, 2))[0],
+            chunk=rng.choices((10, 8, 12), (6, 2, 2))[0],
+            wording=rng.choices(LABEL_PROMPTS, (6, 2, 2))[0],
+            prose=rng.randrange(4),
+            looks_first=rng.random() < 0.15,
+            mistake=rng.choice(MISTAKES) if rng.random() < mistakes else "",
+        )
+
+
+def program(question: str, style: Style) -> list[str]:
+    """The expert's turns for a question of any family.
+
+    Raises:
+        InputError: the question is of no family that the expert knows.
+    """
+    if match := re.search(r"special magic (\w+?)s? for ([\w-]+) mentioned", question):
+        return _niah(match[2], style)
+    if match := re.match(r"Each line has one of the labels: ([^.]+)\. (.+)", question, re.DOTALL):
+        labels, body = match.groups()
+        setup = _setup(body, style)
+        if setup is not None:
+            return _labelled(labels, *setup, style)
+    raise InputError(f"the scripted expert does not know the question: {question[:80]!r}")
+
+
+def _block(code: str, prose: str = "") -> str:
+    return f"{prose}```repl\n{code}\n```"
+
+
+def _finish(expression: str) -> str:
+    return f'answer["content"] = {expression}\nanswer["ready"] = True'
+
+
+def _niah(key: str, style: Style) -> list[str]:
+    found = style.names["found"]
+    asked = key[:-1] if style.mistake == "typo" else key
+    search = f'import re\n{found} = re.findall(r"{asked} is: ([\\w-]+)", context)\nprint({found})'
+    if style.mistake == "crash":
+        search = search.replace("import re\n", "")
+    last = f'", ".join({found})'
+    if style.mistake == "guess":
+        last = f"str(len({found}))"
+    if style.mistake == "forgets":
+        return [_block(search), _block(f'answer["content"] = {last}\nanswer["ready"] = False')]
+    return [_block(search, _PROSE_SEARCH[style.prose]), _block(_finish(last))]
+
+
+def _labelled(labels: str, setup: str, expression: str, style: Style) -> list[str]:
+    """Parse, label by sub-calls; then ``setup`` and answer with ``expression``."""
+    n = style.names
+    head = style.wording.replace("{labels}", "{names}")
+    if style.mistake == "crash":
+        head = head.replace("{names}", "{missing}")
+    first = (
+        f'{n["rows"]} = [line.split(" || ") for line in context.splitlines() if " || " in line]\n'
+        f"{n['users']} = [row[1][6:] for row in {n['rows']}]\n"
+        f"{n['texts']} = [row[2][10:] for row in {n['rows']}]\n"
+        f'names = "{labels}"\n'
+        f'head = f"{head}\\n\\n"\n'
+        f"chunks = [{n['texts']}[i:i + {style.chunk}] "
+        f"for i in range(0, len({n['texts']}), {style.chunk})]\n"
+        f'replies = llm_query_batched([head + "\\n".join(chunk) for chunk in chunks])\n'
+        f"{n['labels']} = []\n"
+        f"for chunk, reply in zip(chunks, replies):\n"
+        f'    {n["labels"]} += (reply.split("\\n") + [""] * len(chunk))[:len(chunk)]\n'
+        f"print(len({n['texts']}), len({n['labels']}), {n['labels']}[:3])"
+    )
+    if style.mistake == "guess":  # counts the words of the text instead of labelling the lines
+        first = f'{n["texts"]} = context.split("\\n")\n{n["users"]} = {n["texts"]}\n'
+        first += f'names = "{labels}"\n{n["labels"]} = context.split()\nprint(len(names))'
+    if style.mistake == "typo":
+        setup = setup.replace(">=", ">")
+        expression = expression.replace("max(", "min(", 1).replace(".count(", ".index(", 1)
+    turns = [_block(first, _PROSE_FIRST[style.prose])]
+    if style.mistake == "forgets":
+        return [*turns, _block(f"{setup}print({expression})")]
+    if style.looks_first:
+        return [
+            *turns,
+            _block(f"{setup}result = {expression}\nprint(str(result)[:80])"),
+            _block(_finish("result")),
+        ]
+    return [*turns, _block(setup + _finish(expression))]
+
+
+def _setup(body: str, style: Style) -> tuple[str, str] | None:
+    """Code before the answer, and the answer's expression, for a question about labels."""
+    users, labels = style.names["users"], style.names["labels"]
+    every = 'names.split(", ")'
+    if "the most common" in body:
+        return "", f"max({every}, key={labels}.count)"
+    if "the least common" in body:
+        return "", f"min({every}, key={labels}.count)"
+    if match := re.match(r"How many lines have the label (\w+)\?", body):
+        return "", f'{labels}.count("{match[1]}")'
+    if match := re.match(r"Is the label (\w+) more common or less common than (\w+)\?", body):
+        more = f'{labels}.count("{match[1]}") > {labels}.count("{match[2]}")'
+        return "", f'"more common" if {more} else "less common"'
+    if match := re.match(r"Which user has the most lines with the label (\w+)\?", body):
+        setup = f'own = [a for a, b in zip({users}, {labels}) if b == "{match[1]}"]\n'
+        return setup, "max(sorted(set(own)), key=own.count)"
+    if match := re.match(r"How many lines of user (\d+) have the label (\w+)\?", body):
+        pair = f'("{match[1]}", "{match[2]}")'
+        return "", f"list(zip({users}, {labels})).count({pair})"
+    return _pairs(body, users, labels)
+
+
+def _pairs(body: str, users: str, labels: str) -> tuple[str, str] | None:
+    many = (
+        f"def many(u, *wanted):\n"
+        f"    return sum(a == u and b in wanted for a, b in zip({users}, {labels}))\n"
+    )
+    both = re.search(
+        r"both users have at least (\d+) lines with the label (\w+)(?: or (\w+))?\.", body
+    )
+    other = re.search(
+        r"one user has at least (\d+) lines with the label (\w+) and the other user has at least "
+        r"(\d+) lines with the label (\w+)\.",
+        body,
+    )
+    if both:
+        wanted = ", ".join(f'"{name}"' for name in both.groups()[1:] if name)
+        sets = f"one = {{u for u in {users} if many(u, {wanted}) >= {both[1]}}}\ntwo = one\n"
+    elif other:
+        sets = (
+            f'one = {{u for u in {users} if many(u, "{other[2]}") >= {other[1]}}}\n'
+            f'two = {{u for u in {users} if many(u, "{other[4]}") >= {other[3]}}}\n'
+        )
+    else:
+        return None
+    pairs = "pairs = sorted({(min(a, b), max(a, b)) for a in one for b in two if a != b})\n"
+    return many + sets + pairs, '"\\n".join(f"({a}, {b})" for a, b in pairs)'
