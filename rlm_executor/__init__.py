@@ -12,8 +12,8 @@ In three lines:
 a model is (``lm``), ``Trajectory`` what a run leaves (``trajectory``).
 """
 
-from rlm_executor.budget import Budget
-from rlm_executor.card import Limits, RLMCard
+from rlm_executor.budget import Budget, Limits
+from rlm_executor.card import RLMCard
 from rlm_executor.context import Context
 from rlm_executor.dialect import DIALECTS, Dialect
 from rlm_executor.lm import LM, CachedLM, Completion, Message, Sampling, ScriptedLM, Usage

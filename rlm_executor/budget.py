@@ -1,10 +1,30 @@
-"""One budget for a whole run: sub-calls are reserved before they are sent, time runs from start."""
+"""What one run may use (``Limits``), and what it has used (``Budget``).
+
+One budget holds for the whole run: sub-calls are reserved before they are sent, and time runs from
+the start.
+"""
 
 from __future__ import annotations
 
 import time
 
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+
 from rlm_executor.errors import BudgetExhausted
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Limits:
+    """What one run may use; at any of them it lands with what is known."""
+
+    max_turns: int = Field(default=20, ge=1)  # root replies, without the landing turn
+    max_calls: int = Field(default=1000, ge=0)  # sub-calls in the whole run
+    max_seconds: float = Field(default=1800, gt=0)  # wall clock, without the landing turn
+    cell_timeout_s: float = Field(default=60, gt=0)  # one cell's own time, sub-calls not counted
+    max_tokens_per_turn: int = Field(default=4096, ge=1)
+    sub_max_tokens: int = Field(default=2048, ge=1)
+    observation_chars: int = Field(default=8000, ge=100)  # shown of one turn's output
 
 
 class Budget:

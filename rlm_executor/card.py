@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import Field, ValidationError, field_validator
 
+from rlm_executor.budget import Limits
 from rlm_executor.config import Config
 from rlm_executor.dialect import DIALECTS, Dialect
 from rlm_executor.errors import InputError
@@ -22,19 +22,6 @@ from rlm_executor.files import write_text_atomic
 from rlm_executor.lm import Sampling
 
 CARD_NAME = "rlm.json"
-
-
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Limits:
-    """What one run may use; at any of them it lands with what is known."""
-
-    max_turns: int = Field(default=20, ge=1)  # root replies, without the landing turn
-    max_calls: int = Field(default=1000, ge=0)  # sub-calls in the whole run
-    max_seconds: float = Field(default=1800, gt=0)  # wall clock, without the landing turn
-    cell_timeout_s: float = Field(default=60, gt=0)  # one cell's own time, sub-calls not counted
-    max_tokens_per_turn: int = Field(default=4096, ge=1)
-    sub_max_tokens: int = Field(default=2048, ge=1)
-    observation_chars: int = Field(default=8000, ge=100)  # shown of one turn's output
 
 
 def _no_thinking() -> Sampling:

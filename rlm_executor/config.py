@@ -71,7 +71,9 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     for parent in parents:
         data = data.setdefault(parent, {})
         if not isinstance(data, dict):
-            raise ConfigError(f"--set {key}", f"{parent} is not a group of fields", "check the name")
+            raise ConfigError(
+                f"--set {key}", f"{parent} is not a group of fields", "check the name"
+            )
     data[leaf] = value
 
 

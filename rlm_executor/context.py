@@ -11,9 +11,19 @@ from __future__ import annotations
 import hashlib
 import os
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 
 from rlm_executor.errors import InputError
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """All that the root model is told of a context."""
+
+    type: str
+    chars: int
+    lines: int
 
 
 class Context:

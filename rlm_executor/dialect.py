@@ -13,8 +13,11 @@ for tiny ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
+from rlm_executor.budget import Limits
 from rlm_executor.config import Config
+from rlm_executor.context import Metadata
 from rlm_executor.lm import Message
 from rlm_executor.parsing import Reply
 from rlm_executor.sandbox.host import Cell
@@ -71,30 +74,28 @@ class Dialect(Config):
     }
 
     def opening(
-        self, question: str, *, type: str, chars: int, lines: int, prelude: Sequence[Message] = ()
+        self, question: str, context: Metadata, prelude: Sequence[Message] = ()
     ) -> list[Message]:
         """The messages before the first turn; ``prelude`` is a worked example, if any."""
-        ask = self.metadata.format(question=question, type=type, chars=chars, lines=lines)
+        ask = self.metadata.format(question=question, **asdict(context))
         return [
             {"role": "system", "content": self.system},
             *prelude,
             {"role": "user", "content": ask},
         ]
 
-    def observe(
-        self, reply: Reply, cells: Sequence[Cell], *, max_chars: int, cell_timeout_s: float
-    ) -> Message:
-        """What a turn did, as the model sees it: the output cut to ``max_chars``, then notes.
+    def observe(self, reply: Reply, cells: Sequence[Cell], limits: Limits) -> Message:
+        """What a turn did, as the model sees it: the output, cut, then notes.
 
         Of the output the head is kept and the true length told. The error comes last and is never
         pushed out by a flood before it: it is what the model has to react to.
         """
         if not cells:
             return {"role": "user", "content": self.unclosed if reply.unclosed else self.no_code}
-        last = cells[-1]
+        last, max_chars = cells[-1], limits.observation_chars
         error = last.error
         if last.status == "timeout":
-            error += "\n" + self.timed_out.format(seconds=cell_timeout_s)
+            error += "\n" + self.timed_out.format(seconds=limits.cell_timeout_s)
         elif last.status == "died":
             error = self.died.format(reason=last.error)
         if len(error) > max_chars // 2:

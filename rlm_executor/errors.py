@@ -61,7 +61,9 @@ class LMError(RLMError):
 class PromptTooLong(LMError):
     """The prompt does not fit the model's window."""
 
-    def __init__(self, model: str, tokens: int | None, window: int | None, detail: str = "") -> None:
+    def __init__(
+        self, model: str, tokens: int | None, window: int | None, detail: str = ""
+    ) -> None:
         self.tokens, self.window = tokens, window
         over = f" by {tokens - window} tokens" if tokens and window and tokens > window else ""
         super().__init__(

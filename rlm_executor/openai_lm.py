@@ -142,8 +142,11 @@ class OpenAILM:
             return ServerUnavailable(f"{where} (after {self._retries + 1} attempts)")
         if error.status_code in (400, 413, 422) and _TOO_LONG.search(detail):
             window = re.search(r"context length (?:is|of)(?: only)? (\d+)", detail)
-            asked = re.search(r"(?:contains at least|requested about|resulted in|your request has"
-                              r"|requested|prompt contains)\s+(\d+)", detail)
+            asked = re.search(
+                r"(?:contains at least|requested about|resulted in|your request has"
+                r"|requested|prompt contains)\s+(\d+)",
+                detail,
+            )
             return PromptTooLong(
                 self.model,
                 int(asked[1]) if asked else None,

@@ -56,10 +56,10 @@ class _Recorded(RLM):
 
     def __init__(self, trajectory: Trajectory) -> None:
         run = trajectory.run
-        self._turns = _RecordedRoot(run["root_model"], trajectory.turn_rows)
+        self._turns = _RecordedRoot(run["models"][0], trajectory.turn_rows)
         super().__init__(
             self._turns,
-            _RecordedSub(run["sub_model"], trajectory.calls),
+            _RecordedSub(run["models"][1], trajectory.calls),
             RLMCard.model_validate(run["card"]),
             prelude=run["prelude"],
         )
@@ -154,8 +154,11 @@ def _difference(expected: list[Message], got: list[Message]) -> str:
     for index, (old, new) in enumerate(pairs):
         if old != new:
             at = next(
-                (i for i, (a, b) in enumerate(zip(old["content"], new["content"], strict=False))
-                 if a != b),
+                (
+                    i
+                    for i, (a, b) in enumerate(zip(old["content"], new["content"], strict=False))
+                    if a != b
+                ),
                 min(len(old["content"]), len(new["content"])),
             )
             start = max(0, at - 20)

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlm_executor.budget import Budget
-from rlm_executor.card import Limits, RLMCard
+from rlm_executor.budget import Budget, Limits
+from rlm_executor.card import RLMCard
 from rlm_executor.context import Context
 from rlm_executor.errors import LMError, PromptTooLong
 from rlm_executor.journal import Journal
@@ -51,12 +51,9 @@ class RLMResult:
 class RLM:
     """A root model, a model for sub-calls, and the card that says how they are spoken to.
 
-    Args:
-        limits: instead of the card's.
-        journal: file for the run's events (one run a file); None writes nothing.
-        prelude: messages of a worked example, put after the system message.
-        task: kept in the journal's first line.
-        on_event: called with each event as it is recorded.
+    ``limits`` replace the card's; ``prelude`` is a worked example, put after the system message;
+    ``journal`` is the file of one run's events, each of which ``on_event`` gets too; ``task`` is
+    kept in its first line.
     """
 
     def __init__(
@@ -91,8 +88,7 @@ class RLM:
                 await run.open()
                 while (stop := run.limit() or await run.turn()) is None:
                     pass
-                if stop != "answered":
-                    await run.land(stop)
+                await run.land(stop)
                 return run.end(stop)
         except asyncio.CancelledError:
             run.end("cancelled")
@@ -134,26 +130,15 @@ class Run:
 
     async def open(self) -> None:
         """The first messages: the question, and of the context only its type and size."""
-        self.opening = self.dialect.opening(
-            self.question,
-            type=self.context.type,
-            chars=self.repl.chars,
-            lines=self.repl.lines,
-            prelude=self.rlm.prelude,
-        )
+        metadata = self.repl.metadata
+        self.opening = self.dialect.opening(self.question, metadata, self.rlm.prelude)
         self.messages = list(self.opening)
         sha256 = await asyncio.to_thread(self.context.sha256)
         self.journal.run(
             question=self.question,
-            context={
-                "type": self.context.type,
-                "chars": self.repl.chars,
-                "lines": self.repl.lines,
-                "sha256": sha256,
-            },
+            context={**asdict(metadata), "sha256": sha256},
             task=self.rlm.task,
-            root_model=self.rlm.root.model,
-            sub_model=self.rlm.sub.model,
+            models=[self.rlm.root.model, self.rlm.sub.model],
             prelude=self.rlm.prelude,
             card=self.rlm.card.model_dump(mode="json"),
         )
@@ -176,18 +161,13 @@ class Run:
         if cells and cells[-1].final:
             self.source = "answer"
             return "answered"
-        self.messages.append(
-            self.dialect.observe(
-                reply,
-                cells,
-                max_chars=self.limits.observation_chars,
-                cell_timeout_s=self.limits.cell_timeout_s,
-            )
-        )
+        self.messages.append(self.dialect.observe(reply, cells, self.limits))
         return None
 
     async def land(self, stop: str) -> None:
         """At a limit: one last turn that shows the REPL's state; then the best that is known."""
+        if stop == "answered":
+            return
         known = self.answer
         self.source = "variable" if known else "none"
         if stop == "root_error":
@@ -212,10 +192,9 @@ class Run:
         event, asked = self.journal.asked(self.turns, messages, landing), time.monotonic()
         try:
             async with asyncio.timeout(self.budget.seconds_left()):
+                room = self.window.room(messages)
                 completion = await self.rlm.root.chat(
-                    messages,
-                    max_tokens=self.window.room(messages),
-                    sampling=self.rlm.card.sampling,
+                    messages, max_tokens=room, sampling=self.rlm.card.sampling
                 )
         except (LMError, TimeoutError) as error:
             self.journal.failed(event, error)
@@ -247,8 +226,7 @@ class Run:
                 await self.repl.start()  # its variables are gone, what was answered is not
             else:
                 self.answer = cell.answer
-            if cell.status != "ok":
-                self.error_cells += 1
+            self.error_cells += cell.status != "ok"
             if cell.status != "ok" or cell.final:
                 break
         return cells

@@ -1,7 +1,7 @@
 """Reading a run's journal: its rows by type, and the root turns with their full messages.
 
-    trajectory = Trajectory.read(path)
-    for messages, reply, prompt_token_ids, token_ids, error in trajectory.turns: ...
+trajectory = Trajectory.read(path)
+for messages, reply, prompt_token_ids, token_ids, error in trajectory.turns: ...
 """
 
 from __future__ import annotations

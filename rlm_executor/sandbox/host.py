@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from rlm_executor.context import Context
+from rlm_executor.context import Context, Metadata
 from rlm_executor.errors import InputError, SandboxError
 from rlm_executor.sandbox import frames
 
@@ -105,7 +105,7 @@ class Repl:
         keep_chars: int,
         grace_s: float = 3.0,
     ) -> None:
-        self.chars = self.lines = 0  # of the context, known after start
+        self.metadata = Metadata(context.type, 0, 0)  # known after start
         self._context, self._answer_call = context, answer_call
         self._cell_timeout_s, self._grace_s = cell_timeout_s, grace_s
         self._keep_chars = keep_chars
@@ -149,7 +149,8 @@ class Repl:
         if kind == frames.REFUSED:
             self.close()
             raise InputError(f"context {self._context.label} {fields[0]}")
-        self.chars, self.lines = int(fields[0]), int(fields[1])
+        chars, lines = fields
+        self.metadata = Metadata(self._context.type, int(chars), int(lines))
 
     async def execute(self, code: str, *, deadline: float) -> Cell:
         """Run one cell; ``deadline`` (monotonic) bounds it whole, sub-calls included.
