@@ -1,0 +1,1 @@
+"""Evaluation: the loop, the same model without it, and the floors, over length and family."""
