@@ -167,10 +167,9 @@ result that you answer with.
 """
 
 _COMPACT = """\
-Answer the question about `context`, a long str in a Python REPL that you cannot see. Write code \
-in ```repl blocks; printed output comes back. Use `llm_query(prompt)` or \
-`llm_query_batched(prompts)` to ask a language model about pieces of it. Finish with \
-answer["content"] = result and answer["ready"] = True in a block.
+`context` is a long str in a Python REPL. Write code in ```repl blocks and read what it prints. \
+llm_query_batched(prompts) asks a model. Finish with answer["content"] = result and \
+answer["ready"] = True.
 """
 
 DIALECTS: dict[str, Dialect] = {

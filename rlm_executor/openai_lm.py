@@ -141,22 +141,23 @@ class OpenAILM:
         if error.status_code in (408, 409, 429) or error.status_code >= 500:
             return ServerUnavailable(f"{where} (after {self._retries + 1} attempts)")
         if error.status_code in (400, 413, 422) and _TOO_LONG.search(detail):
-            window = re.search(r"context length (?:is|of)(?: only)? (\d+)", detail)
-            asked = re.search(
-                r"(?:contains at least|requested about|resulted in|your request has"
-                r"|requested|prompt contains)\s+(\d+)",
-                detail,
-            )
+            window, asked = _WINDOW.search(detail), _ASKED.search(detail)
             return PromptTooLong(
                 self.model,
-                int(asked[1]) if asked else None,
+                int(next(filter(None, asked.groups()))) if asked else None,
                 int(window[1]) if window else None,
-                detail[:300],
+                "" if asked and window else detail[:300],
             )
         return RequestRefused(where)
 
 
-_TOO_LONG = re.compile(r"context length|context_length|too long|maximum (?:model|input) len", re.I)
+# Servers say in words only that a prompt does not fit; these are vLLM's (0.8 to 0.32) and OpenAI's.
+_TOO_LONG = re.compile(r"context.length|maximum (?:model|input) length|too long", re.I)
+_WINDOW = re.compile(r"(?:context|model|input) length (?:is |of )?\(?(\d+)")
+_ASKED = re.compile(
+    r"(\d+) (?:input )?tokens, which|length \(?(\d+)\)? (?:is longer|exceeds)"
+    r"|requested (\d+) tokens|resulted in (\d+) tokens"
+)
 
 
 def _message_of(error: openai.APIStatusError) -> str:
