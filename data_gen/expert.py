@@ -20,7 +20,7 @@ from rlm_executor.errors import InputError
 MISTAKES = ("typo", "guess", "forgets", "crash")
 _NAMES = (
     {"rows": "rows", "users": "users", "texts": "texts", "labels": "labels", "found": "found"},
-    {"rows": "parts", "users": "who", "texts": "notes", "labels": "tags", "found": "hits"},
+    {"rows": "notes", "users": "who", "texts": "texts", "labels": "tags", "found": "hits"},
     {"rows": "lines", "users": "owners", "texts": "items", "labels": "kinds", "found": "values"},
 )
 _PROSE_FIRST = (
@@ -97,22 +97,22 @@ def _niah(key: str, style: Style) -> list[str]:
 def _labelled(labels: str, setup: str, expression: str, style: Style) -> list[str]:
     """Parse, label by sub-calls; then ``setup`` and answer with ``expression``."""
     n = style.names
-    head = style.wording.replace("{labels}", "{names}")
+    ask = style.wording.replace("{labels}", "{names}")
     if style.mistake == "crash":
-        head = head.replace("{names}", "{missing}")
+        ask = ask.replace("{names}", "{missing}")
+    size, texts = style.chunk, n["texts"]
     first = (
-        f'{n["rows"]} = [line.split(" || ") for line in context.splitlines() if " || " in line]\n'
-        f"{n['users']} = [row[1][6:] for row in {n['rows']}]\n"
-        f"{n['texts']} = [row[2][10:] for row in {n['rows']}]\n"
+        f'{n["rows"]} = [r.split(" || ") for r in context.splitlines() if " || " in r]\n'
+        f"{n['users']} = [r[1][6:] for r in {n['rows']}]\n"
+        f"{texts} = [r[2][10:] for r in {n['rows']}]\n"
         f'names = "{labels}"\n'
-        f'head = f"{head}\\n\\n"\n'
-        f"chunks = [{n['texts']}[i:i + {style.chunk}] "
-        f"for i in range(0, len({n['texts']}), {style.chunk})]\n"
-        f'replies = llm_query_batched([head + "\\n".join(chunk) for chunk in chunks])\n'
-        f"{n['labels']} = []\n"
-        f"for chunk, reply in zip(chunks, replies):\n"
-        f'    {n["labels"]} += (reply.split("\\n") + [""] * len(chunk))[:len(chunk)]\n'
-        f"print(len({n['texts']}), len({n['labels']}), {n['labels']}[:3])"
+        f'ask = f"{ask}\\n\\n"\n'
+        f"parts = [{texts}[i:i + {size}] for i in range(0, len({texts}), {size})]\n"
+        f'out = llm_query_batched([ask + "\\n".join(p) for p in parts])\n'
+        # A reply of too few lines is filled up with the notes themselves: no label is shifted.
+        f"{n['labels']} = [a for p, o in zip(parts, out) "
+        f'for a in (o.split("\\n") + p)[:len(p)]]\n'
+        f"print(len({texts}), len({n['labels']}), {n['labels']}[:3])"
     )
     if style.mistake == "guess":  # counts the words of the text instead of labelling the lines
         first = f'{n["texts"]} = context.split("\\n")\n{n["users"]} = {n["texts"]}\n'

@@ -1,8 +1,8 @@
-"""Which trajectories are kept, and why the others are not: the paper's rules and one of ours.
+"""Which trajectories are kept, and why the others are not: the paper's rules and ours.
 
 arXiv 2512.24601 App. A drops trajectories that scored exactly 0 or took a single turn. We also
-ask for a minimal score, since with truth by construction a half-right run shows a defect; and a
-turn whose code failed is never a training target, though the turns after its repair are.
+ask for a minimal score, since with truth by construction a half-right run shows a defect, and
+for a run that ended itself; and a turn whose code failed is never a training target, though the turns after its repair are.
 Each rule counts what it dropped.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-RULES = ("score_zero", "single_turn", "below_min_score", "over_window")
+RULES = ("score_zero", "single_turn", "below_min_score", "unfinished", "over_window")
 
 
 def dropped_by(attempt: dict[str, Any], *, min_score: float, max_chars: int) -> str | None:
@@ -22,6 +22,8 @@ def dropped_by(attempt: dict[str, Any], *, min_score: float, max_chars: int) -> 
         return "single_turn"
     if attempt["score"] < min_score:
         return "below_min_score"
+    if attempt["stop_reason"] != "answered":  # saved by the landing turn: a finish rule misused
+        return "unfinished"
     if attempt["longest_turn_chars"] > max_chars:
         return "over_window"
     return None

@@ -16,9 +16,7 @@ from data_gen.tasks.lines import Line, draw_lines, render
 from data_gen.tasks.task import Task, Window, task_id
 
 KINDS = ("both", "both_any", "one_other")
-_FORMAT = (
-    "In your answer, list all pairs in the format (user1, user2), lower user first, one per line."
-)
+_FORMAT = "Answer with one pair a line in the form (user1, user2), lower user first."
 
 
 def make_window(length: int, seed: int, n_questions: int) -> Window:
