@@ -1,0 +1,1 @@
+"""Serving: vLLM with base and adapters side by side (``engine``), the endpoint (``gateway``)."""
