@@ -1,0 +1,1 @@
+"""Fine-tuning: rows of a dataset -> a LoRA adapter that vLLM serves."""

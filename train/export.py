@@ -1,0 +1,90 @@
+"""The finished stage as a folder: adapter, RLM card, metrics, model card, and the note of done.
+
+All of it is written beside its place and renamed into it at the end, so a folder that is there is
+whole. No path of the machine that trained goes in: the base is named, by its folder or on the hub.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from rlm_executor import RLMCard
+from rlm_executor.card import CARD_NAME
+from rlm_executor.files import write_json_atomic, write_text_atomic
+from train.config import SFTConfig
+from train.inputs import Inputs
+
+
+def export(
+    folder: Path, model: PeftModel, config: SFTConfig, inputs: Inputs, metrics: dict[str, Any]
+) -> None:
+    """Write the finished stage into ``folder``, which is replaced as a whole."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    # Looking for resized embeddings would ask the hub; adapters on linear layers have none.
+    model.save_pretrained(str(partial), save_embedding_layers=False)
+    _name_the_base(partial / "adapter_config.json", inputs.base_name)
+    if inputs.card is not None:
+        RLMCard.load(inputs.card).save(partial)
+    write_json_atomic(partial / "metrics.json", metrics)
+    write_json_atomic(partial / "config.json", config.model_dump(mode="json"))
+    write_text_atomic(partial / "README.md", model_card(config, inputs, metrics))
+    done = {"stage": config.output, "seconds": metrics["seconds"], **inputs.stamp}
+    write_json_atomic(partial / "done.json", done)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def _name_the_base(path: Path, base_name: str) -> None:
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["base_model_name_or_path"] = base_name
+    settings["target_modules"] = sorted(settings["target_modules"])  # a set, in any order
+    write_json_atomic(path, settings)
+
+
+def model_card(config: SFTConfig, inputs: Inputs, metrics: dict[str, Any]) -> str:
+    """The README of the adapter, from the numbers of its run."""
+    what = (
+        "It drives the loop of a recursive language model (arXiv 2512.24601): load it with the "
+        f"`{CARD_NAME}` beside it, which holds the prompt and limits that it was trained with."
+        if inputs.card is not None
+        else "It answers a question about a text directly, in one reply: the control for an "
+        "adapter that works in a loop."
+    )
+    settings = "\n".join(
+        f"| {name} | {value} |" for name, value in config.model_dump(mode="json").items()
+    )
+    return f"""---
+base_model: {inputs.base_name}
+library_name: peft
+license: apache-2.0
+pipeline_tag: text-generation
+tags: [lora, sft, trl]
+---
+# LoRA adapter for {inputs.base_name}
+
+{what}
+One row a turn; the loss is on the model's own turn and its stop token, over the token ids that a
+server renders from the base's chat template.
+
+| measure | value |
+|---|---|
+| rows (left out: over the window) | {metrics["rows"]} ({metrics["dropped"]}) |
+| tokens an epoch, of them trained | {metrics["tokens"]} / {metrics["target_tokens"]} |
+| steps | {metrics["steps"]} of {metrics["planned_steps"]} planned |
+| LoRA parameters | {metrics["lora_parameters"]} |
+| final loss, token accuracy on its last steps | {metrics["final_loss"]}, {metrics["final_accuracy"]} |
+| tokens a second ({metrics["machine"]}) | {metrics["tokens_per_second"]} |
+
+| setting | value |
+|---|---|
+{settings}
+
+Dataset sha256 `{inputs.stamp["inputs"]["dataset"]}`, base sha256 `{inputs.stamp["inputs"]["base"]}`.
+"""

@@ -1,0 +1,120 @@
+"""What this machine trains with: device, threads, number format, attention; and TRL made quick on it.
+
+    machine = find_machine()       # decided from the hardware, printed by the caller
+    machine.prepare()              # before the model is loaded
+
+On a CPU most of the time of a stock run goes to three things that are exact to leave out: padding
+(rows are laid end to end), attention between rows that then lie side by side (``attend_rows``
+goes row by row), and the vocabulary projection of positions that carry no loss.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import trl.trainer.utils
+from transformers import AttentionInterface, AttentionMaskInterface
+
+ROW_BY_ROW = "row_by_row"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The choices; ``dtype`` is what the weights are held in, ``bf16`` whether products are."""
+
+    device: str
+    processes: int
+    threads: int
+    dtype: torch.dtype
+    bf16: bool
+    attention: str
+
+    def prepare(self) -> None:
+        """Set the threads and make the attention and the short projection known."""
+        torch.set_num_threads(self.threads)
+        AttentionInterface.register(ROW_BY_ROW, attend_rows)
+        AttentionMaskInterface.register(ROW_BY_ROW, no_mask)
+        if self.device == "cpu":
+            project_labelled_only()
+
+    def __str__(self) -> str:
+        products = "bf16" if self.bf16 else "fp32"
+        weights = str(self.dtype).removeprefix("torch.")
+        return (
+            f"device={self.device} processes={self.processes} threads={self.threads} "
+            f"weights={weights} products={products} attention={self.attention}"
+        )
+
+
+def find_machine() -> Machine:
+    """Decide from the hardware and the launcher's environment."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    if torch.cuda.is_available() and not on_cpu:
+        flash = importlib.util.find_spec("flash_attn") is not None
+        attention = "flash_attention_2" if flash else ROW_BY_ROW
+        threads = torch.get_num_threads()
+        return Machine("cuda", processes, threads, torch.bfloat16, True, attention)
+    threads = cpu_threads(processes)
+    return Machine("cpu", processes, threads, torch.float32, has_fast_bf16(), ROW_BY_ROW)
+
+
+def cpu_threads(processes: int) -> int:
+    """Cores of this process's share.
+
+    A plain ``accelerate launch`` sets OMP_NUM_THREADS=1, which halves the speed of two cores; so a
+    1 is taken for the launcher's word and only a higher number for the user's.
+    """
+    asked = int(os.environ.get("OMP_NUM_THREADS") or 1)
+    return asked if asked > 1 else max(1, len(os.sched_getaffinity(0)) // processes)
+
+
+def has_fast_bf16() -> bool:
+    """Whether the CPU multiplies bf16 itself; without that, torch does it thirty times slower."""
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def attend_rows(
+    module: torch.nn.Module,
+    query: torch.Tensor,  # (1, heads, tokens of all rows, head size)
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each row of a batch laid end to end.
+
+    The stock ``sdpa`` computes all pairs of positions and masks those of other rows away.
+    """
+    lengths = [query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.diff().tolist()
+    rows = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    seen = [
+        torch.nn.functional.scaled_dot_product_attention(
+            *row, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True
+        )
+        for row in rows
+    ]
+    return torch.cat(seen, 2).transpose(1, 2).contiguous(), None
+
+
+def no_mask(*_: Any, **__: Any) -> None:
+    """``attend_rows`` needs no mask; without this one of all positions by all would be made."""
+
+
+def project_labelled_only() -> None:
+    """Have TRL's fused head score only positions with a label, as it does where Triton runs.
+
+    Elsewhere it scores all, for the sake of accelerators that compile anew for every shape; a CPU
+    does not. Only the choice is changed; the arithmetic stays TRL's own path without Triton.
+    """
+    if not hasattr(trl.trainer.utils, "_use_triton"):
+        raise ImportError("this TRL is not the pinned one: trl.trainer.utils has no _use_triton")
+    trl.trainer.utils._use_triton = lambda device: True

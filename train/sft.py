@@ -1,0 +1,163 @@
+"""Fine-tune a base on the root turns of a dataset: TRL's SFTTrainer, PEFT's LoRA, exact ids.
+
+    accelerate launch train/sft.py --config configs/sft/tiny.yaml --run runs/demo      # minutes, CPU
+    accelerate launch --config_file configs/accelerate/one-gpu.yaml \\
+        train/sft.py --config configs/sft/qwen3-8b-lora.yaml --run runs/qwen3-8b
+
+Reads RUN/data/dataset/turns.parquet, one row a root turn, and writes RUN/sft: adapter, rlm.json,
+metrics, model card. Killed at any moment, the same command goes on from the last checkpoint and
+ends with the same weights; a finished run returns at once. It filters nothing (data_gen does), and
+merges and pushes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+STARTED = time.monotonic()
+# A script's own folder comes first on the path; the packages of this repository lie above it.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from rlm_executor.cli import run_cli  # noqa: E402
+from rlm_executor.config import load_config  # noqa: E402
+from train.config import SFTConfig  # noqa: E402
+from train.inputs import Inputs, find_inputs, is_done  # noqa: E402
+
+
+def main() -> None:
+    """Check what is there, then train what is owed."""
+    parser = argparse.ArgumentParser(
+        prog="sft.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    args = parser.parse_args()
+    config = load_config(SFTConfig, args.config, args.overrides)
+    inputs = find_inputs(config, args.run)
+    folder, work = args.run / config.output, args.run / f".{config.output}.work"
+    if is_done(folder, inputs.stamp):
+        shutil.rmtree(work, ignore_errors=True)  # left by a kill between the last two steps
+        print(f"{config.output}: done before, the adapter is in {folder}")
+        return
+    if inputs.local:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all that is needed is here
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    train(config, inputs, folder, work)
+
+
+def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
+    """Data, model, trainer, training, export: top to bottom."""
+    # torch, transformers and TRL take many seconds to import; a done run or a wrong setting
+    # should not wait for them.
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers.trainer_callback import PrinterCallback
+    from trl import SFTConfig as TRLConfig
+
+    from train import checkpoints, rows
+    from train.export import export
+    from train.machine import find_machine
+    from train.model import load_base, load_tokenizer
+    from train.report import measure, print_plan
+    from train.trainer import Progress, Trainer
+
+    # Machine: what the numbers will be computed with.
+    machine = find_machine()
+    machine.prepare()
+
+    # Data: token ids and labels, made here, so that TRL changes nothing about them.
+    tokenizer = load_tokenizer(inputs)
+    data = rows.encode(rows.read_turns(inputs.turns), tokenizer, config.max_length)
+    dataset = Dataset.from_dict(
+        {
+            "input_ids": [row.input_ids for row in data.kept],
+            "labels": [row.labels for row in data.kept],
+        }
+    )
+
+    # Model: the base frozen, LoRA on every linear layer but the vocabulary projection.
+    model = load_base(inputs, machine)
+    lora = LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+    # Trainer: rows laid end to end (padding_free), in an order that depends on the seed alone.
+    accumulate = config.batch_size // (config.rows_per_forward * machine.processes)
+    steps_an_epoch = -(-len(data.kept) // config.batch_size)
+    found = checkpoints.latest(work, inputs.fingerprint)
+    progress = Progress(
+        inputs.fingerprint,
+        started=STARTED,
+        before=found[1] if found else 0.0,
+        save_seconds=config.save_seconds,
+        max_seconds=config.max_minutes and config.max_minutes * 60,
+    )
+    trainer = Trainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=dataset,
+        peft_config=lora,
+        callbacks=[progress],
+        args=TRLConfig(
+            output_dir=str(work),
+            learning_rate=config.learning_rate,
+            warmup_steps=config.warmup,
+            optim=config.optimizer,
+            weight_decay=0.0,
+            num_train_epochs=config.epochs,
+            per_device_train_batch_size=config.rows_per_forward,
+            gradient_accumulation_steps=max(1, accumulate),
+            seed=config.seed,
+            padding_free=True,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            bf16=machine.bf16,
+            use_cpu=machine.device == "cpu",
+            gradient_checkpointing=machine.device != "cpu",
+            logging_steps=max(1, round(steps_an_epoch * config.epochs / 40)),
+            logging_nan_inf_filter=False,  # a loss that is no number must be seen
+            include_num_input_tokens_seen="all",  # there is no padding: all are real
+            save_strategy="no",  # the callback says when
+            save_total_limit=2,
+            disable_tqdm=True,
+            report_to="none",
+        ),
+    )
+    trainer.remove_callback(PrinterCallback)  # Progress prints the same in one line
+
+    # Train: from the last whole checkpoint, if there is one.
+    if trainer.is_world_process_zero():
+        print_plan(config, inputs, data, tokenizer, machine, trainer, found and found[0])
+        work.mkdir(parents=True, exist_ok=True)
+        checkpoints.keep_only(work, found and found[0])
+    trainer.accelerator.wait_for_everyone()
+    with checkpoints.naming_full_disk(work.parent):
+        trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+
+    # Save: the whole folder at once, then the checkpoints go.
+    if trainer.is_world_process_zero():
+        metrics = measure(config, data, machine, trainer, progress)
+        with checkpoints.naming_full_disk(work.parent):
+            export(folder, trainer.model, config, inputs, metrics)
+        shutil.rmtree(work, ignore_errors=True)
+        print(
+            f"{config.output}: {metrics['steps']} steps in {metrics['seconds']:.0f} s, "
+            f"{metrics['tokens_per_second']} tokens/s, final loss {metrics['final_loss']}, "
+            f"accuracy {metrics['final_accuracy']}; adapter in {folder}",
+            flush=True,
+        )
+    trainer.end()
+
+
+if __name__ == "__main__":
+    run_cli(main)

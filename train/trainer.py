@@ -1,0 +1,165 @@
+"""TRL's SFTTrainer with our schedule, and what happens beside its steps: log, save, keep the time.
+
+The learning rate warms up, then falls linearly to 0 at the last step. Where ``max_minutes`` would
+be passed, the last step comes earlier and the schedule with it; a line says so.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import SFTTrainer
+
+from train import checkpoints
+
+MEASURED_STEPS = 8  # before the first estimate
+WORTH_SAYING = 0.02  # a plan that got shorter by less than this share is not announced again
+
+
+class Schedule:
+    """Factor of the learning rate at a step; ``total`` may shrink while it runs."""
+
+    def __init__(self, warmup: float, total: int) -> None:
+        self.warmup, self.total = warmup, total
+
+    def __call__(self, step: int) -> float:
+        rising = max(1, round(self.warmup * self.total))
+        if step < rising:
+            return (step + 1) / rising
+        return max(0.0, (self.total - step) / max(1, self.total - rising))
+
+
+class Trainer(SFTTrainer):
+    """SFTTrainer whose schedule ends with the run, whenever that is."""
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The schedule over all steps."""
+        if self.lr_scheduler is None:
+            schedule = Schedule(float(self.args.warmup_steps), num_training_steps)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, schedule
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+
+class Progress(TrainerCallback):
+    """One line a log, a checkpoint every ``save_seconds``, an end before ``max_seconds``.
+
+    Args:
+        started: ``time.monotonic()`` at the start of the command, start-up included in its time.
+        before: seconds that earlier, interrupted commands spent on the same run.
+    """
+
+    def __init__(
+        self,
+        fingerprint: str,
+        *,
+        started: float,
+        before: float,
+        save_seconds: float,
+        max_seconds: float | None,
+    ) -> None:
+        self.fingerprint = fingerprint
+        self.started, self.before = started, before
+        self.save_seconds, self.max_seconds = save_seconds, max_seconds
+        self.planned_steps = 0
+        self.trained_tokens = 0  # in this process, for its speed
+        self.trained_seconds = 0.0
+        self._said_steps = 0
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this run so far, over all its commands."""
+        return self.before + time.monotonic() - self.started
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note where this command begins."""
+        # A checkpoint brings the schedule of its time along, perhaps a shortened one.
+        kwargs["lr_scheduler"].lr_lambdas[0].total = state.max_steps
+        self.planned_steps = self._said_steps = state.max_steps
+        self._first_step, self._first_tokens = state.global_step, state.num_input_tokens_seen
+        self._begin = self._last_save = self._last_log = time.monotonic()
+        self._last_tokens = state.num_input_tokens_seen
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask for a checkpoint when it is time, and keep the plan within the time."""
+        now = time.monotonic()
+        steps = state.global_step - self._first_step
+        self.trained_seconds = now - self._begin
+        self.trained_tokens = state.num_input_tokens_seen - self._first_tokens
+        last_step = state.max_steps
+        if steps >= MEASURED_STEPS:
+            left = self.trained_seconds / steps * (last_step - state.global_step)
+            if steps == MEASURED_STEPS and state.is_world_process_zero:
+                print(f"estimate: {left:.0f} s of training left", flush=True)
+            if self.max_seconds and self.seconds + left > self.max_seconds:
+                last_step = self._last_step_in_time(state.global_step, steps)
+        save = now - self._last_save > self.save_seconds
+        # Clocks differ between processes, and all must save and stop at the same step.
+        last_step, save = broadcast_object_list([last_step, save])
+        if last_step < state.max_steps:
+            self._shorten(state, last_step, kwargs["lr_scheduler"])
+        if state.global_step >= state.max_steps:
+            control.should_training_stop = control.should_log = save = True
+        control.should_save = save
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """All files of the checkpoint are written: mark it."""
+        self._last_save = time.monotonic()
+        if state.is_world_process_zero:
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            checkpoints.mark_complete(folder, self.fingerprint, self.seconds)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Print the fields of one log in a fixed order."""
+        if logs is None or "loss" not in logs or not state.is_world_process_zero:
+            return
+        now, tokens = time.monotonic(), state.num_input_tokens_seen
+        speed = (tokens - self._last_tokens) / max(now - self._last_log, 1e-9)
+        self._last_log, self._last_tokens = now, tokens
+        mean = self.trained_seconds / max(1, state.global_step - self._first_step)
+        print(
+            f"step={state.global_step}/{state.max_steps} epoch={logs['epoch']:.2f} "
+            f"loss={logs['loss']:.4f} accuracy={logs['mean_token_accuracy']:.4f} "
+            f"lr={logs['learning_rate']:.2e} tok/s={speed:.0f} seconds={self.seconds:.0f} "
+            f"left={mean * (state.max_steps - state.global_step):.0f}",
+            flush=True,
+        )
+
+    def _last_step_in_time(self, step: int, steps: int) -> int:
+        assert self.max_seconds is not None
+        fitting = (self.max_seconds - self.seconds) / (self.trained_seconds / steps)
+        return step + max(0, int(fitting))
+
+    def _shorten(self, state: TrainerState, last_step: int, scheduler: Any) -> None:
+        """End at ``last_step``, and the schedule too."""
+        state.max_steps = scheduler.lr_lambdas[0].total = last_step
+        if self._said_steps - last_step > WORTH_SAYING * self.planned_steps:
+            self._said_steps = last_step
+            if state.is_world_process_zero and self.max_seconds is not None:
+                print(
+                    f"shortened: {last_step} of {self.planned_steps} steps fit max_minutes "
+                    f"{self.max_seconds / 60:g}; the learning rate falls to 0 by then",
+                    flush=True,
+                )
