@@ -34,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--context", type=Path, required=True, help="a UTF-8 text file")
     parser.add_argument("--endpoint", required=True, help="OpenAI-compatible server, ends in /v1")
     parser.add_argument("--model", required=True, help="the root model's name")
-    parser.add_argument("--sub-model", help="answers sub-calls (default: as the card says, else --model)")
+    parser.add_argument(
+        "--sub-model", help="answers sub-calls (default: as the card says, else --model)"
+    )
     parser.add_argument("--card", type=Path, help="rlm.json or its folder (default: built in)")
     parser.add_argument("--dialect", choices=DIALECTS, help="instead of the card's")
     parser.add_argument("--max-turns", type=int)

@@ -58,6 +58,10 @@ class Budget:
         """Seconds until the run has to land; never below 0."""
         return max(0.0, self._deadline - time.monotonic())
 
+    def deadline(self) -> float:
+        """The moment (monotonic) at which whatever runs then has to stop."""
+        return self._deadline
+
     def extend(self, seconds: float) -> None:
         """Give the landing turn its own time, counted from now."""
         self._deadline = time.monotonic() + seconds

@@ -158,7 +158,8 @@ class CachedLM:
             flight.passengers -= 1
             if flight.task.done() or not flight.passengers:
                 flight.task.cancel()
-                self._flights.pop(flight_key, None)
+                if self._flights.get(flight_key) is flight:
+                    del self._flights[flight_key]
         self._memory[key] = completion
         return completion if first else _as_cached(completion)
 

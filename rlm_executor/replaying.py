@@ -7,6 +7,7 @@ an output, an error or the answer shows as ``ReplayDiverged``.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,7 @@ class _Recorded(RLM):
     def __init__(self, trajectory: Trajectory) -> None:
         run = trajectory.run
         self._turns = _RecordedRoot(run["models"][0], trajectory.turn_rows)
+        self._cells = trajectory.cells
         super().__init__(
             self._turns,
             _RecordedSub(run["models"][1], trajectory.calls),
@@ -65,18 +67,25 @@ class _Recorded(RLM):
         )
 
     def budget(self) -> Budget:
-        return _RecordedBudget(self.card.limits.max_calls, self._turns)
+        return _RecordedBudget(self.card.limits.max_calls, self._turns, self._cells)
 
 
 class _RecordedBudget(Budget):
     """No clock: the time is up where it was up in the recording."""
 
-    def __init__(self, max_calls: int, root: _RecordedRoot) -> None:
+    def __init__(self, max_calls: int, root: _RecordedRoot, cells: list[Event]) -> None:
         super().__init__(max_calls, 86400.0)
-        self._root = root
+        self._root, self._cells = root, iter(cells)
 
     def seconds_left(self) -> float:
         return 0.0 if self._root.lands_next() == "timeout" else super().seconds_left()
+
+    def deadline(self) -> float:
+        cell = next(self._cells, None)
+        if cell is None or cell["status"] != "timeout" or self._root.lands_next() != "timeout":
+            return super().deadline()
+        # The run's end stopped this cell, at a moment that only a clock can find again.
+        return time.monotonic() + float(cell["seconds"])
 
     def extend(self, seconds: float) -> None:
         self._root.landing = True
@@ -131,6 +140,8 @@ class _RecordedSub:
         if not replies:
             raise ReplayDiverged(f"a sub-call that the recorded run never made: {prompt[:80]!r}")
         row = replies.popleft()
+        if row.get("error") == "CallCancelled":  # the cell was stopped while it waited for it
+            await asyncio.Event().wait()
         if "usage" not in row:
             raise _error(row)
         return Completion(row["reply"], Usage(**row["usage"]), row["finish_reason"])

@@ -188,11 +188,11 @@ class Run:
             self.answer, self.source = reply.prose, "text"
 
     async def ask(self, messages: list[Message], *, landing: str = "") -> Reply:
-        """One root reply to ``messages``, recorded whatever becomes of it."""
+        """One root reply to ``messages``; once sent, it is recorded whatever becomes of it."""
+        room = self.window.room(messages)
         event, asked = self.journal.asked(self.turns, messages, landing), time.monotonic()
         try:
             async with asyncio.timeout(self.budget.seconds_left()):
-                room = self.window.room(messages)
                 completion = await self.rlm.root.chat(
                     messages, max_tokens=room, sampling=self.rlm.card.sampling
                 )
@@ -218,8 +218,7 @@ class Run:
         for code in reply.blocks:
             self.cells += 1
             self.subcalls.cell = self.cells
-            deadline = time.monotonic() + self.budget.seconds_left()
-            cell = await self.repl.execute(code, deadline=deadline)
+            cell = await self.repl.execute(code, deadline=self.budget.deadline())
             self.journal.cell(self.turns - 1, self.cells, code, cell)
             cells.append(cell)
             if cell.status == "died":

@@ -35,6 +35,7 @@ from rlm_executor.sandbox import frames
 SEED = 0  # of `random` in every session, and of its string hashes: replays see the same orders
 _MEMORY_FLOOR = 2 << 30  # bytes of address space one session may have ...
 _MEMORY_PER_CONTEXT_BYTE = 8  # ... and for each byte of its context: wide text, splits, copies
+_NUDGE_SECONDS = 0.5  # SIGINT is repeated: one that comes before the cell begins is lost
 _ENDED = "it ended itself, or the system ended it"
 _START_SECONDS = 60.0  # a machine that needs longer to fork is not going to get better
 _ENVIRONMENT = {
@@ -165,6 +166,7 @@ class Repl:
         calls: set[asyncio.Task[None]] = set()
         own_seconds = 0.0  # running time of the cell itself
         interrupted: float | None = None
+        nudged = 0.0
         reading: asyncio.Task[_Frame] | None = None
         try:
             await self._send(frames.EXEC, self._cells, code)
@@ -172,18 +174,20 @@ class Repl:
             while True:
                 now = time.monotonic()
                 if interrupted is not None:
-                    patience = interrupted + self._grace_s - now
+                    patience = min(interrupted + self._grace_s, nudged + _NUDGE_SECONDS) - now
                 elif calls:
                     patience = deadline - now
                 else:
                     patience = min(deadline - now, self._cell_timeout_s - own_seconds)
                 if patience <= 0:
-                    if interrupted is not None:
+                    if interrupted is None:
+                        interrupted = now
+                        for unanswered in calls:
+                            unanswered.cancel()
+                    elif now >= interrupted + self._grace_s:
                         return self._dead("it did not stop when its time was up", started)
-                    interrupted = now
                     self._kill(signal.SIGINT)
-                    for unanswered in calls:
-                        unanswered.cancel()
+                    nudged = now
                     continue
                 waiting = bool(calls)
                 done, _ = await asyncio.wait(
@@ -202,7 +206,8 @@ class Repl:
                     return _cell(fields, time.monotonic() - started)
                 if kind != frames.CALL:
                     raise _Gone("it wrote into the channel that it is driven by")
-                calls.add(asyncio.create_task(self._call(number, fields)))
+                late = interrupted is not None
+                calls.add(asyncio.create_task(self._call(number, fields, late=late)))
                 reading = asyncio.create_task(self._read())
         except _Gone as gone:
             return self._dead(str(gone), started)
@@ -236,13 +241,13 @@ class Repl:
         seconds = time.monotonic() - started
         return Cell("died", "", 0, reason, "", ready=False, moved=False, seconds=seconds)
 
-    async def _call(self, number: int, prompts: list[str]) -> None:
-        try:
-            replies = await self._answer_call(prompts)
-        except asyncio.CancelledError:
-            # The cell's time is up or it ended: its threads must not wait for ever.
-            replies = [CallReply("the cell ended before the reply came", "CallCancelled")]
-            replies *= len(prompts)
+    async def _call(self, number: int, prompts: list[str], *, late: bool) -> None:
+        # When the cell's time is up or it has ended, its threads must not wait for ever.
+        replies = [CallReply("the cell ended before the reply came", "CallCancelled")]
+        replies *= len(prompts)
+        with contextlib.suppress(asyncio.CancelledError):
+            if not late:
+                replies = await self._answer_call(prompts)
         fields = [field for reply in replies for field in (reply.error, reply.text)]
         with contextlib.suppress(_Gone, SandboxError):  # whoever reads the channel will notice
             await self._send(frames.REPLY, number, *fields)

@@ -99,8 +99,9 @@ def test_code_in_thinking_is_not_run() -> None:
 
 
 _LINES = st.lists(
-    st.text(st.characters(blacklist_characters="`\r\n", blacklist_categories=["Cs"]), max_size=20)
-    .filter(lambda line: MARK not in line and "think>" not in line),
+    st.text(
+        st.characters(blacklist_characters="`\r\n", blacklist_categories=["Cs"]), max_size=20
+    ).filter(lambda line: MARK not in line and "think>" not in line),
     max_size=4,
 )
 

@@ -38,9 +38,7 @@ async def run(
 ) -> list[Cell]:
     """The cells, one after another in one session; a dead one is started anew."""
     results = []
-    repl = Repl(
-        Context.of(context), answer, cell_timeout_s=timeout, keep_chars=keep, grace_s=grace
-    )
+    repl = Repl(Context.of(context), answer, cell_timeout_s=timeout, keep_chars=keep, grace_s=grace)
     async with repl:
         for code in cells:
             cell = await repl.execute(code, deadline=time.monotonic() + seconds)
@@ -324,6 +322,11 @@ async def test_an_interrupt_that_is_swallowed_ends_the_next_call() -> None:
         timeout=0.5,
     )
     assert (cell.status, cell.output) == ("timeout", "no\n")
+
+
+async def test_an_interrupt_that_comes_before_the_cell_begins_is_not_lost() -> None:
+    cells = await run("n = 1\nwhile True: pass", "print(1)", seconds=0)
+    assert [cell.status for cell in cells] == ["timeout", "timeout"] or cells[1].output == "1\n"
 
 
 async def test_a_keyboard_interrupt_of_the_codes_own_is_an_error() -> None:
