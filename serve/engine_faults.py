@@ -36,7 +36,7 @@ _FIXES: tuple[tuple[str, str], ...] = (
     ),
     (r"LoRA rank \d+ is greater", "the adapter's rank is not one that vLLM was told of"),
     (
-        r"kv[ _-]?cache.*(?:memory|needed)|KV cache is needed|No available memory",
+        r"(?i)kv[ _-]cache.*memory|memory.*kv[ _-]cache",
         "change `engine.kv_cache_gib` or lower `engine.max_model_len`",
     ),
     (r"No space left on device", "the disk is full; free some space"),
@@ -64,7 +64,12 @@ def explain(log: str, what_happened: str) -> str:
 
 def cause(lines: list[str]) -> str:
     """The first error line that is not about another process, else the last thing said."""
-    errors = [line for line in lines if _ERROR_LINE.match(line) or _ARGUMENT_LINE.match(line)]
+    errors = [
+        # Pydantic tells the reason on the next line.
+        line if "validation error" not in line else f"{line}: {' '.join(lines[at + 1 : at + 2])}"
+        for at, line in enumerate(lines)
+        if _ERROR_LINE.match(line) or _ARGUMENT_LINE.match(line)
+    ]
     causes = [line for line in errors if not _WRAPPERS.search(line)]
     if causes:
         return causes[-1] if _is_chain(lines) else causes[0]
