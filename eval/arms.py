@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 from eval.example import Examples
-from eval.grid import EvalConfig, card_path
+from eval.grid import REPOSITORY, EvalConfig, card_path
 from eval.solvers import (
     Direct,
     Floor,
@@ -27,7 +28,10 @@ from eval.solvers import (
     http_json,
 )
 from rlm_executor import CachedLM, OpenAILM, RLMCard
+from rlm_executor.config import load_config
 from rlm_executor.errors import ConfigError, EnvironmentFault, LMError
+from serve.config import ServeConfig
+from serve.engine import Engine
 
 
 async def make_solvers(
@@ -47,7 +51,7 @@ async def make_solvers(
     journals = run / "eval" / "journals"
     needs_card = any(arm.kind in ("rlm", "expert") for arm in config.arms)
     card = RLMCard.load(card_path(config, run)) if needs_card else RLMCard()
-    examples = Examples(run / "eval" / "examples", card, leaf)
+    examples = Examples(run / "eval" / "examples", card, config.expert_seed)
     if any(arm.example for arm in config.arms):
         await examples.prepare(sorted({cell.family for cell in config.cells}))
     solvers: dict[str, Solver] = {}
@@ -63,11 +67,9 @@ async def make_solvers(
                 max_tokens=config.answer_max_tokens,
             )
         else:
-            root = client(arm.model)
+            scripted = arm.kind == "expert"
             solvers[arm.name] = Loop(
-                expert_root(config.expert_seed)
-                if arm.kind == "expert"
-                else lambda task, lm=root: lm,
+                expert_root(config.expert_seed) if scripted else partial(client, arm.model),
                 leaf,
                 card,
                 limits=arm.limits,
@@ -83,7 +85,17 @@ async def served(config: EvalConfig, run: Path, endpoint: str | None) -> AsyncIt
     if endpoint is not None:
         yield endpoint.rstrip("/").removesuffix("/v1") + "/v1"
         return
-    raise NotImplementedError
+    if config.serve is None:
+        raise ConfigError("serve", "is empty and no --endpoint is given", "name a serving config")
+    for name, folder in config.adapters.items():
+        if not (run / folder / "adapter_model.safetensors").exists():
+            raise ConfigError(f"adapters: {name}", f"the run has no {folder}", "train first")
+    engine = load_config(ServeConfig, REPOSITORY / config.serve).in_run(run).engine
+    adapters = {name: run / folder for name, folder in config.adapters.items()}
+    # The port is any free one, so that a server that runs beside this is not in the way.
+    changes = {"model": str(REPOSITORY / config.base), "adapters": adapters, "port": None}
+    async with Engine(engine.model_copy(update=changes)) as server:
+        yield server.base_url
 
 
 async def check_models(config: EvalConfig, base_url: str) -> None:

@@ -1,8 +1,8 @@
 """One worked example a family for ``rlm-base-1shot``: a run of the expert on a small window.
 
 The base then sees, in the dialect's own form, how a task of this very family is solved: the
-strongest prompt we know for it. Examples come from development seeds and are kept beside the
-results, so that a resumed run shows the same ones.
+strongest prompt we know for it. Examples come from development seeds; their sub-calls are answered
+by the scripted leaf, so that what they show is right. They are kept beside the results.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from data_gen.tasks import make_window, score
+from data_gen.teacher import scripted_leaf
 from eval.solvers import Loop, expert_root
-from rlm_executor import LM, Message, RLMCard, Trajectory
+from rlm_executor import Message, RLMCard, Trajectory
 from rlm_executor.errors import EnvironmentFault
 from rlm_executor.files import sha256_text, write_json_atomic
 
@@ -25,9 +26,9 @@ LENGTH = 2**10
 class Examples:
     """The examples of some families, made once and then read from ``folder``."""
 
-    def __init__(self, folder: Path, card: RLMCard, leaf: LM) -> None:
-        self.folder, self.card, self.leaf = folder, card, leaf
-        self._harness = sha256_text(card.model_dump_json())[:8]
+    def __init__(self, folder: Path, card: RLMCard, expert_seed: int) -> None:
+        self.folder, self.card, self.expert_seed = folder, card, expert_seed
+        self._harness = sha256_text(f"{card.model_dump_json()} {expert_seed}")[:8]
         self._messages: dict[str, list[Message]] = {}
 
     def __call__(self, family: str) -> list[Message]:
@@ -37,7 +38,7 @@ class Examples:
         """Load or make the example of each family.
 
         Raises:
-            EnvironmentFault: the expert answered none of the tries.
+            EnvironmentFault: the expert solved none of the tries.
         """
         for family in families:
             path = self.folder / f"{family}-{self._harness}.json"
@@ -46,26 +47,25 @@ class Examples:
             self._messages[family] = json.loads(path.read_text(encoding="utf-8"))["messages"]
 
     async def _make(self, family: str) -> dict[str, Any]:
-        best: dict[str, Any] | None = None
+        runs = self.folder / "runs"
+        runs.mkdir(parents=True, exist_ok=True)
+        loop = Loop(
+            expert_root(self.expert_seed), scripted_leaf(), self.card, limits={}, journals=runs
+        )
         for seed in range(SEED, SEED + TRIES):
             window = make_window(family, LENGTH, seed, 1)
             task = window.tasks[0]
-            loop = Loop(
-                expert_root(seed), self.leaf, self.card, limits={}, journals=self.folder / "runs"
-            )
-            context = self.folder / "runs" / f"{window.id}.txt"
-            context.parent.mkdir(parents=True, exist_ok=True)
+            context = runs / f"{window.id}.txt"
             window.write(context)
             outcome = await loop.solve(window, task, context)
             context.unlink()
-            last = Trajectory.read(self.folder / "runs" / f"{task.id}.jsonl").turns[-1]
-            points = score(task, outcome.answer)
-            if best is None or points > best["score"]:
-                # Without the system message: the run that shows the example has its own.
-                messages = [*last[0][1:], {"role": "assistant", "content": last[1]}]
-                best = {"family": family, "seed": seed, "score": points, "messages": messages}
-            if points == 1:
-                break
-        if best is None:
-            raise EnvironmentFault(f"no worked example for {family} could be made")
-        return best
+            if score(task, outcome.answer) < 1:
+                continue
+            last = Trajectory.read(runs / f"{task.id}.jsonl").turns[-1]
+            # Without the system message: the run that shows the example has its own.
+            messages = [*last.messages[1:], {"role": "assistant", "content": last.reply}]
+            return {"family": family, "seed": seed, "messages": messages}
+        raise EnvironmentFault(
+            f"no worked example for {family}: the expert solved none of {TRIES} small windows; "
+            "raise the card's limits"
+        )

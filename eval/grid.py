@@ -22,6 +22,7 @@ from rlm_executor.config import Config
 from rlm_executor.errors import ConfigError
 from rlm_executor.files import sha256_file, sha256_text
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 WindowMaker = Callable[[str, int, int, int], Window]
 
 

@@ -167,13 +167,8 @@ def _differences(summary: Summary) -> str:
     rows = []
     for family in summary.families:
         for length in [*summary.lengths(family), None]:
-            value = summary.difference(
-                "rlm-sft",
-                "expert",
-                lambda row, family=family, length=length: (
-                    row["family"] == family and length in (None, row["length"])
-                ),
-            )
+            lengths = {length} if length else set(summary.lengths(family))
+            value = summary.difference("rlm-sft", "expert", family=family, lengths=lengths)
             if value is None:
                 continue
             rows.append(
@@ -244,8 +239,8 @@ def chosen_runs(summary: Summary) -> list[Row]:
             row
             for arm in summary.arms
             if arm.startswith("rlm-base")
-            for row in summary.rows(arm)
-            if row["family"] == family and row["journal"]
+            for row in summary.rows(arm, family)
+            if row["journal"]
         ]
         found = [*ours[:1], *(ours[-1:] if len(ours) > 1 else []), *base[-1:]]
         chosen += found[:TRAJECTORIES_PER_FAMILY]
@@ -309,7 +304,7 @@ def _methods(summary: Summary) -> list[str]:
 
 
 def _long_answers(summary: Summary) -> str:
-    rows = [row for arm in summary.arms for row in summary.rows(arm) if row["family"] == "niah"]
+    rows = [row for arm in summary.arms for row in summary.rows(arm, "niah")]
     longest = max((row["answer_chars"] for row in rows), default=0)
     over = sum(row["answer_chars"] > 1_000 for row in rows)
     return (

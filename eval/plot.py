@@ -12,6 +12,8 @@ import itertools
 import matplotlib
 
 matplotlib.use("Agg")
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eval.summary import Summary, size
@@ -55,7 +57,7 @@ def score_vs_length(summary: Summary) -> bytes:
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
     panels[0].set_ylabel("score (mean, 95 % interval)")
-    handles: dict[str, object] = {}
+    handles: dict[str, Artist] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles[label] = handle
@@ -81,7 +83,7 @@ def _warnings(summary: Summary) -> list[str]:
     return found + (["smoke run, not to be quoted"] if summary.smoke else [])
 
 
-def _draw_arm(panel, summary: Summary, arm: str, family: str, shift: float) -> None:  # type: ignore[no-untyped-def]
+def _draw_arm(panel: Axes, summary: Summary, arm: str, family: str, shift: float) -> None:
     if arm not in STYLES:
         STYLES[arm] = next(OTHERS)
     colour, marker, line = STYLES[arm]

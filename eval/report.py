@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +27,7 @@ from eval.summary import CellResult, Summary, size, summarise
 from rlm_executor.cli import run_cli
 from rlm_executor.files import write_json_atomic, write_text_atomic
 
-WIDTH = 110
+WIDTH = 116
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,9 +55,9 @@ def entry(cell: CellResult) -> dict[str, Any]:
         "family": cell.family,
         "length": cell.length,
         "n": len(cell.rows),
-        "score": _rounded(score and score.mean, 4),
-        "ci_low": _rounded(score and score.low, 4),
-        "ci_high": _rounded(score and score.high, 4),
+        "score": _rounded(score.mean if score else None, 4),
+        "ci_low": _rounded(score.low if score else None, 4),
+        "ci_high": _rounded(score.high if score else None, 4),
         "tokens_root": _rounded(cell.mean("tokens_root"), 1),
         "tokens_sub": _rounded(cell.mean("tokens_sub"), 1),
         "calls": _rounded(cell.mean("calls"), 2),
@@ -98,7 +99,7 @@ def print_report(console: Console, summary: Summary) -> None:
         console.print("smoke run: its numbers are not to be quoted", style="bold red")
     for family in summary.families:
         lengths = summary.lengths(family)
-        table = Table(title=f"{family}: score [95 %] by length", title_justify="left")
+        table = Table(title=f"{family}: score [95 %] by length", title_justify="left", box=SIMPLE)
         table.add_column("arm", no_wrap=True)
         for name in map(size, lengths):
             table.add_column(name, justify="right", no_wrap=True)
@@ -115,7 +116,7 @@ def print_report(console: Console, summary: Summary) -> None:
             )
         console.print(table)
     for arm in summary.arms:
-        if "niah" in summary.families and (slope := summary.trend(arm, "niah")) is not None:
+        if arm != "floor" and (slope := summary.trend(arm, "niah")) is not None:
             console.print(
                 f"niah {arm}: change per doubling of length {slope.mean:+.3f} "
                 f"[{slope.low:+.3f}, {slope.high:+.3f}]",
@@ -123,7 +124,7 @@ def print_report(console: Console, summary: Summary) -> None:
             )
     claims = summary.claims()
     if claims:
-        table = Table(title="what was to be shown", title_justify="left")
+        table = Table(title="what was to be shown", title_justify="left", box=SIMPLE)
         for name in ("claim", "target", "measured", "verdict"):
             table.add_column(name)
         for claim in claims:

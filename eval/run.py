@@ -25,14 +25,12 @@ from rich.console import Console
 
 from eval.arms import check_models, make_solvers, served
 from eval.cost import cost_table, grid_cost, total_seconds
-from eval.grid import EvalConfig, Grid, Job, fingerprints
+from eval.grid import REPOSITORY, EvalConfig, Grid, Job, fingerprints
 from eval.results import Results, read_rows
 from eval.runner import ContextFiles, Progress, clock, run_jobs
 from rlm_executor.cli import run_cli
 from rlm_executor.config import load_config
 from rlm_executor.files import sha256_text, write_json_atomic
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -103,7 +101,7 @@ def is_done(run: Path, stage: str) -> bool:
         return False
     done = json.loads(path.read_text(encoding="utf-8"))
     rows = len(read_rows(run / "eval" / "results.jsonl"))
-    return done.get("config_sha256") == stage and done.get("rows") == rows
+    return bool(done.get("config_sha256") == stage and done.get("rows") == rows)
 
 
 def plan(grid: Grid, jobs: Sequence[Job]) -> dict[str, Any]:

@@ -18,9 +18,11 @@ import asyncio
 import json
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -109,11 +111,14 @@ async def http_json(url: str, body: Any = None, timeout_s: float = 60) -> Any:
         ServerUnavailable: no answer, a 5xx status, or no JSON.
     """
     data = None if body is None else json.dumps(body).encode()
+    # A proxy of the environment is for the world outside, not for this machine.
+    local = urllib.parse.urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+    opener = urllib.request.build_opener(*[urllib.request.ProxyHandler({})] * local)
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
 
     def fetch() -> Any:
         try:
-            with urllib.request.urlopen(request, timeout=timeout_s) as response:
+            with opener.open(request, timeout=timeout_s) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             kind = RequestRefused if error.code < 500 else ServerUnavailable
@@ -277,7 +282,7 @@ class Loop:
 
     def __init__(
         self,
-        root: Callable[[Task], LM],
+        root: Callable[[], LM],
         leaf: LM,
         card: RLMCard,
         *,
@@ -296,7 +301,7 @@ class Loop:
 
     async def solve(self, window: Window, task: Task, context: Path) -> Outcome:
         journal = self.journals / f"{task.id}.jsonl"
-        root, leaf = Watched(self.root(task)), Watched(self.leaf)
+        root, leaf = Watched(self.root()), Watched(self.leaf)
         rlm = RLM(
             root,
             leaf,
@@ -342,7 +347,7 @@ def changed(limits: Limits, overrides: dict[str, float]) -> Limits:
         ) from error
 
 
-def expert_root(seed: int) -> Callable[[Task], LM]:
+def expert_root(seed: int) -> Callable[[], LM]:
     """A fresh scripted expert for each run, all in the style of ``seed``.
 
     One style for all: its leaf calls are then the same for all questions about a window.
@@ -351,4 +356,4 @@ def expert_root(seed: int) -> Callable[[Task], LM]:
         from data_gen.teacher import ExpertLM
     except ImportError as error:  # a clone without the data stage
         raise EnvironmentFault(f"the expert arm needs data_gen.teacher ({error})") from error
-    return lambda task: ExpertLM(seed=seed)
+    return partial(ExpertLM, seed=seed)

@@ -6,7 +6,8 @@ cluster everywhere (Miller 2024, arXiv 2411.00640). What each ``±`` is:
 * 0/1 scores: Wilson's interval, with n divided by the design effect of the windows (never
   enlarged). Where all scores are equal the design effect can't be seen and counts as 1.
 * fractional scores: percentile bootstrap over whole windows, fixed seed. With few windows it is
-  somewhat narrow; the number of windows is always printed beside it.
+  somewhat narrow; the number of windows is always printed beside it. Over questions where the
+  windows show no spread.
 * differences of two arms on the same tasks: t with (windows - 1) degrees of freedom.
 
 Nothing here knows of arms, files or plots.
@@ -38,8 +39,9 @@ class Estimate:
 
     @property
     def text(self) -> str:
-        """``0.85 [0.62, 0.95]``."""
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        """``0.85 [.62,.95]``."""
+        low, high = (f"{bound:.2f}".replace("0.", ".") for bound in (self.low, self.high))
+        return f"{self.mean:.2f} [{low},{high}]"
 
 
 def wilson(mean: float, n: float) -> tuple[float, float]:
@@ -81,13 +83,13 @@ def estimate(scores: Sequence[float], windows: Sequence[str]) -> Estimate:
         effect = design_effect(scores, windows)
         low, high = wilson(mean, n / effect)
         method = "Wilson" if effect == 1 else f"Wilson, n/{effect:.1f} for shared windows"
-    elif clusters > 1:
+    else:
         low, high = cluster_bootstrap(scores, windows)
         method = "bootstrap over windows"
-    else:
-        # One window can't show how windows differ: resample the questions, and say so.
-        low, high = cluster_bootstrap(scores, [str(index) for index in range(n)])
-        method = "bootstrap over questions (one window only: too narrow)"
+        if low == high:
+            # Windows that don't differ (or a single one) show no spread: take the questions'.
+            low, high = cluster_bootstrap(scores, [str(index) for index in range(n)])
+            method = "bootstrap over questions (windows do not differ)"
     return Estimate(mean, low, high, n, clusters, method)
 
 

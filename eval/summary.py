@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,8 @@ class Claim:
     text: str
     target: str
     value: Estimate | None
-    verdict: str  # "holds" | "holds, but not beyond chance" | "fails" | "not measured"
+    # "holds" | "holds, but not beyond chance" | "fails" | "says nothing (why)" | "not measured"
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -94,29 +95,42 @@ class Summary:
                 return cell
         return None
 
-    def rows(self, arm: str, where: Callable[[Row], bool] = lambda row: True) -> list[Row]:
-        """Rows of an arm that satisfy ``where``."""
-        return [row for cell in self.cells if cell.arm == arm for row in cell.rows if where(row)]
+    def rows(
+        self, arm: str, family: str | None = None, lengths: Container[int] | None = None
+    ) -> list[Row]:
+        """Rows of an arm, of one family and of some lengths if they are given."""
+        return [
+            row
+            for cell in self.cells
+            if cell.arm == arm
+            and family in (None, cell.family)
+            and (lengths is None or cell.length in lengths)
+            for row in cell.rows
+        ]
 
     def pooled(self, arm: str, family: str) -> Estimate | None:
         """The arm's score over all lengths of a family."""
-        rows = self.rows(arm, lambda row: row["family"] == family)
+        rows = self.rows(arm, family)
         return estimate(_scores(rows), _windows(rows)) if rows else None
 
     def trend(self, arm: str, family: str) -> Estimate | None:
         """Change of the arm's score per doubling of the length."""
-        rows = self.rows(arm, lambda row: row["family"] == family)
+        rows = self.rows(arm, family)
         if len({row["length"] for row in rows}) < 2:
             return None
         result = trend([row["length"] for row in rows], _scores(rows), _windows(rows))
         return result if math.isfinite(result.low) else None
 
     def difference(
-        self, arm: str, other: str, where: Callable[[Row], bool] = lambda row: True
+        self,
+        arm: str,
+        other: str,
+        family: str | None = None,
+        lengths: Container[int] | None = None,
     ) -> Estimate | None:
         """Mean of ``arm`` minus ``other`` over the tasks that both have."""
-        others = {row["task_id"]: row["score"] for row in self.rows(other, where)}
-        rows = [row for row in self.rows(arm, where) if row["task_id"] in others]
+        others = {row["task_id"]: row["score"] for row in self.rows(other, family, lengths)}
+        rows = [row for row in self.rows(arm, family, lengths) if row["task_id"] in others]
         if not rows:
             return None
         return paired([row["score"] - others[row["task_id"]] for row in rows], _windows(rows))
@@ -130,34 +144,42 @@ class Summary:
                 _at_least("rlm-sft finds the needles, all lengths", NEEDLE_TARGET, needles)
             )
             found.append(self._no_downward_trend())
-            far = self.difference("rlm-sft", "direct", self._past_window("niah"))
-            text = f"rlm-sft minus direct on niah past {self.config['window']:,} tokens"
+            window = self.config["window"]
+            past = [length for length in self.lengths("niah") if length > window]
+            far = self.difference("rlm-sft", "direct", "niah", past)
+            text = f"rlm-sft minus direct on niah past {window:,} tokens"
             found.append(_at_least(text, FAR_ABOVE, far))
         if {"rlm-sft", "expert"} <= set(self.arms):
             for family in self.families:
                 if family != "niah":
-                    gap = self.difference("rlm-sft", "expert", _of(family))
+                    gap = self.difference("rlm-sft", "expert", family)
                     text = f"rlm-sft minus expert on {family}, same leaves"
-                    found.append(_at_least(text, -NEAR_EXPERT, gap))
+                    claim = _at_least(text, -NEAR_EXPERT, gap)
+                    if not self._above_floor("expert", family):
+                        # As good as a ceiling that lies on the floor is no success.
+                        claim = replace(claim, verdict="says nothing (expert is at the floor)")
+                    found.append(claim)
         for arm in self.arms:
             if arm.startswith("rlm-base") and "floor" in self.arms:
                 gap = self.difference(arm, "floor")
                 found.append(_at_most(f"{arm} minus floor, all families", NEAR_FLOOR, gap))
         return found
 
+    def _above_floor(self, arm: str, family: str) -> bool:
+        score, floor = self.pooled(arm, family), self.pooled("floor", family)
+        return score is not None and score.low > (floor.mean if floor is not None else 0.0)
+
     def _no_downward_trend(self) -> Claim:
         slope = self.trend("rlm-sft", "niah")
         verdict = "not measured" if slope is None else "holds" if slope.high >= 0 else "fails"
+        if slope is not None and not self._above_floor("rlm-sft", "niah"):
+            verdict = "says nothing (it is at the floor)"
         return Claim(
             "rlm-sft on niah does not fall with length (score per doubling)",
             "interval reaches 0",
             slope,
             verdict,
         )
-
-    def _past_window(self, family: str) -> Callable[[Row], bool]:
-        window = self.config["window"]
-        return lambda row: bool(row["family"] == family and row["length"] > window)
 
 
 def summarise(run: Path) -> Summary:
@@ -201,10 +223,6 @@ def size(length: int) -> str:
         if length >= unit and length % unit == 0:
             return f"{length // unit}{name}"
     return f"{length:,}"
-
-
-def _of(family: str) -> Callable[[Row], bool]:
-    return lambda row: bool(row["family"] == family)
 
 
 def _at_least(text: str, target: float, value: Estimate | None) -> Claim:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from eval import report
+from eval.page import page
 from eval.summary import summarise
 from rlm_executor.errors import InputError
 from rlm_executor.files import append_jsonl, write_json_atomic
@@ -136,10 +138,10 @@ def test_a_short_cell_is_said_everywhere_and_exits_1(
 
 
 def test_a_cell_without_rows_is_null_not_zero(tmp_path: Path) -> None:
-    run = made_run(tmp_path, skip=12)
-    assert report.main(["--run", str(run)]) == 1
-    first = json.loads((run / "report.json").read_text())[0]
+    summary = summarise(made_run(tmp_path, skip=12))
+    first = report.entry(summary.cells[0])
     assert first["n"] == 0 and first["score"] is None and first["tokens_root"] is None
+    assert summary.incomplete == ["direct niah 2K: 0 of 12 measured"]
 
 
 def test_claims_follow_the_numbers(tmp_path: Path) -> None:
@@ -169,10 +171,21 @@ def test_the_page_holds_nothing_of_this_machine(tmp_path: Path) -> None:
         assert str(tmp_path) not in (run / name).read_text()
 
 
+def test_a_ceiling_on_the_floor_proves_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    for arm in ARMS:
+        monkeypatch.setitem(SCORES, arm, 0.0)
+    claims = {claim.text: claim.verdict for claim in summarise(made_run(tmp_path)).claims()}
+    assert claims["rlm-sft minus expert on oolong, same leaves"].startswith("says nothing")
+    assert claims["rlm-sft finds the needles, all lengths"] == "fails"
+    flat = next(text for text in claims if "does not fall" in text)
+    assert claims[flat].startswith("says nothing")
+
+
 def test_a_smoke_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report.main(["--run", str(made_run(tmp_path, purpose="smoke"))]) == 0
+    summary = summarise(made_run(tmp_path, purpose="smoke"))
+    report.print_report(Console(), summary)
     assert "not to be quoted" in capsys.readouterr().out
-    assert "not to be quoted" in (tmp_path / "report.html").read_text()
+    assert "not to be quoted" in page(summary, b"", tmp_path)
 
 
 def test_no_evaluation_is_one_clear_error(tmp_path: Path) -> None:

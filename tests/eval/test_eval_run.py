@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -142,7 +141,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_complete(run: Path, endpoint: 
     assert all(row["tokens_sub"] > 0 for row in leaves)
     assert sum(row["cached_calls"] for row in rows) > 0
     example = json.loads(next((run / "eval" / "examples").glob("niah-*.json")).read_text())
-    assert example["score"] == 1 and example["messages"][0]["role"] == "user"
+    assert [message["role"] for message in example["messages"]][::2] == ["user", "user"]
     assert all((run / "eval" / "journals" / row["journal"]).exists() for row in leaves)
     for path in (run / "eval").rglob("*.json*"):
         text = path.read_text()

@@ -53,7 +53,9 @@ def test_windows_that_agree_within_widen_the_interval() -> None:
 def test_the_method_follows_the_scores() -> None:
     assert stats.estimate([0.0, 1.0], ["a", "b"]).method.startswith("Wilson")
     assert stats.estimate([0.5, 1.0], ["a", "b"]).method == "bootstrap over windows"
-    assert "one window only" in stats.estimate([0.5, 1.0], ["a", "a"]).method
+    assert "over questions" in stats.estimate([0.5, 1.0], ["a", "a"]).method
+    level = stats.estimate([0.5, 1.0, 1.0, 0.5], ["a", "a", "b", "b"])
+    assert level.low < 0.75 < level.high
 
 
 def test_all_right_is_not_certainty() -> None:
