@@ -34,7 +34,7 @@ import httpx
 from rlm_executor.errors import EnvironmentFault
 from serve.config import EngineConfig, ServeConfig
 from serve.engine_faults import explain, last_said
-from serve.model_files import adapter_exists, check_adapter, check_model
+from serve.model_files import adapter_exists, check_adapter, check_cached, check_model
 
 __all__ = ["Engine", "EngineConfig", "ServeConfig", "command", "environment"]
 
@@ -144,6 +144,8 @@ class Engine:
             )
         if not config.is_hub_name:
             check_model(config.model)
+        elif config.offline:
+            check_cached(config.model)
         adapters, max_rank = {}, 0
         for name, folder in config.adapters.items():
             if adapter_exists(folder):

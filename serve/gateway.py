@@ -25,7 +25,6 @@ from pathlib import Path
 
 import httpx
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -170,9 +169,7 @@ class Gateway:
         kind = answer.headers.get("content-type")
         if not streamed:
             return Response(answer.content, answer.status_code, media_type=kind)
-        return StreamingResponse(
-            answer.aiter_raw(), answer.status_code, None, kind, BackgroundTask(answer.aclose)
-        )
+        return StreamingResponse(_relay(answer), answer.status_code, media_type=kind)
 
     async def read(self, request: Request) -> tuple[bytes, Json]:
         """The body, and the JSON object that it is.
@@ -193,11 +190,19 @@ class Gateway:
         try:
             parse = asyncio.to_thread(json.loads, raw) if len(raw) > _IN_THREAD else None
             body = await parse if parse is not None else json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Refusal(400, f"the request is not JSON: {error}", code="invalid_json") from None
         if not isinstance(body, dict):
             raise Refusal(400, "the request must be a JSON object", code="invalid_json")
         return bytes(raw), body
+
+
+async def _relay(answer: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in answer.aiter_bytes():
+            yield chunk
+    finally:  # also when our client has gone away: vLLM then stops generating
+        await answer.aclose()
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -55,6 +55,22 @@ def check_model(folder: str) -> None:
         safetensors_shapes(path / WEIGHTS[0])
 
 
+def check_cached(hub_name: str) -> None:
+    """Refuse a name on the Hub whose files are not on this machine already.
+
+    Raises:
+        EnvironmentFault: they are not.
+    """
+    import huggingface_hub  # half a second, and only for models that are not folders
+
+    if not isinstance(huggingface_hub.try_to_load_from_cache(hub_name, "config.json"), str):
+        raise EnvironmentFault(
+            f"the base model {hub_name} does not exist: it is no folder here, and as a name on the "
+            "Hub it was not downloaded before; correct `engine.model`, or set `engine.offline: "
+            "false` to download it"
+        )
+
+
 def adapter_exists(folder: Path) -> bool:
     """Whether any of an adapter is there; ``check_adapter`` refuses half of one."""
     return (folder / ADAPTER_CONFIG).exists() or (folder / ADAPTER_WEIGHTS).exists()
