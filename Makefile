@@ -13,6 +13,8 @@ export TORCH_INDEX STACK
 
 BIN := .venv/bin
 PY := $(BIN)/python
+ACCELERATE ?= $(if $(shell command -v nvidia-smi),one-gpu,cpu)
+LAUNCH = $(BIN)/accelerate launch --config_file configs/accelerate/$(ACCELERATE).yaml
 
 setup: ## make .venv with the CPU or the GPU stack, whichever fits this machine
 	@$(PYTHON) scripts/setup.py
@@ -25,8 +27,8 @@ data: setup ## teacher runs -> trajectories -> rows, and the rows of the control
 	$(PY) -m data_gen.direct --config configs/data/$(DEMO)-direct.yaml --run $(RUN) $(ARGS)
 
 train: setup ## rows -> adapter, and the adapter of the control
-	$(BIN)/accelerate launch train/sft.py --config configs/sft/$(DEMO).yaml --run $(RUN) $(ARGS)
-	$(BIN)/accelerate launch train/sft.py --config configs/sft/$(DEMO)-direct.yaml --run $(RUN) $(ARGS)
+	$(LAUNCH) train/sft.py --config configs/sft/$(DEMO).yaml --run $(RUN) $(ARGS)
+	$(LAUNCH) train/sft.py --config configs/sft/$(DEMO)-direct.yaml --run $(RUN) $(ARGS)
 
 serve: setup ## vLLM with base and adapter, and the OpenAI-compatible endpoint in front
 	$(PY) -m serve --config configs/serve/$(DEMO).yaml --run $(RUN) $(ARGS)
@@ -36,10 +38,11 @@ eval: setup ## measure all arms, then write the report
 	$(PY) -m eval.report --run $(RUN)
 
 view: setup ## print the result table and open the report
-	@$(PY) scripts/view.py --run $(RUN)
+	$(PY) -m eval.report --run $(RUN)
+	@$(PY) -m webbrowser -t file://$(abspath $(RUN))/report.html >/dev/null 2>&1 || true
 
 push: setup ## show what would go to the Hub as REPO=name/model; SEND=1 sends it (private)
-	@$(PY) scripts/push.py --run $(RUN) $(if $(REPO),--repo $(REPO)) $(if $(SEND),--send)
+	@$(PY) train/push.py --run $(RUN) $(if $(REPO),--repo $(REPO)) $(if $(SEND),--send)
 
 lint: setup ## style, format and types
 	$(BIN)/ruff check .
@@ -47,7 +50,7 @@ lint: setup ## style, format and types
 	$(BIN)/mypy
 
 test: lint ## style, the small demo, then all tests; a skip that is not listed fails
-	@$(PY) scripts/demo.py --size ci --run runs/demo-ci
+	@$(PY) scripts/demo.py --size ci
 	$(PY) -m pytest --gate $(ARGS)
 
 bench-%: setup ## run scripts/bench_NAME.py
