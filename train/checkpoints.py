@@ -70,8 +70,8 @@ def naming_full_disk(folder: Path) -> Iterator[None]:
     except Exception as error:
         text = str(error).lower()
         told = "no space left" in text or "os error 28" in text
-        # torch only says that a write failed; whether there is room tells why.
-        if told or ("write" in text and shutil.disk_usage(folder).free < 1_000_000):
+        # torch's zip writer only says that it is not where it should be; the room left tells why.
+        if told or ("inline_container" in text and shutil.disk_usage(folder).free < 1_000_000):
             raise OSError(errno.ENOSPC, "no space left on device", str(folder)) from error
         raise
 

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from rlm_executor.config import Config
+from rlm_executor.errors import ConfigError
 
 
 class SFTConfig(Config):
@@ -36,3 +37,19 @@ class SFTConfig(Config):
                 f"{self.rows_per_forward}"
             )
         return self
+
+    def forwards_a_step(self, processes: int) -> int:
+        """Forward passes of one process in an optimizer step.
+
+        Raises:
+            ConfigError: the rows of a step can't be shared out evenly.
+        """
+        at_once = self.rows_per_forward * processes
+        if self.batch_size % at_once:
+            raise ConfigError(
+                "batch_size",
+                f"{self.batch_size} is no multiple of {self.rows_per_forward} rows_per_forward on "
+                f"{processes} processes",
+                f"use a multiple of {at_once}",
+            )
+        return self.batch_size // at_once

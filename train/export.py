@@ -33,7 +33,7 @@ def export(
     if inputs.card is not None:
         RLMCard.load(inputs.card).save(partial)
     write_json_atomic(partial / "metrics.json", metrics)
-    write_json_atomic(partial / "config.json", config.model_dump(mode="json"))
+    write_json_atomic(partial / "config.json", portable(config, inputs))
     write_text_atomic(partial / "README.md", model_card(config, inputs, metrics))
     done = {"stage": config.output, "seconds": metrics["seconds"], **inputs.stamp}
     write_json_atomic(partial / "done.json", done)
@@ -48,6 +48,11 @@ def _name_the_base(path: Path, base_name: str) -> None:
     write_json_atomic(path, settings)
 
 
+def portable(config: SFTConfig, inputs: Inputs) -> dict[str, Any]:
+    """The configuration without the place of the base on this machine."""
+    return {**config.model_dump(mode="json"), "base": inputs.base_name}
+
+
 def model_card(config: SFTConfig, inputs: Inputs, metrics: dict[str, Any]) -> str:
     """The README of the adapter, from the numbers of its run."""
     what = (
@@ -58,8 +63,9 @@ def model_card(config: SFTConfig, inputs: Inputs, metrics: dict[str, Any]) -> st
         "adapter that works in a loop."
     )
     settings = "\n".join(
-        f"| {name} | {value} |" for name, value in config.model_dump(mode="json").items()
+        f"| {name} | {value} |" for name, value in portable(config, inputs).items()
     )
+    read = inputs.stamp["inputs"]
     return f"""---
 base_model: {inputs.base_name}
 library_name: peft
@@ -79,12 +85,13 @@ server renders from the base's chat template.
 | tokens an epoch, of them trained | {metrics["tokens"]} / {metrics["target_tokens"]} |
 | steps | {metrics["steps"]} of {metrics["planned_steps"]} planned |
 | LoRA parameters | {metrics["lora_parameters"]} |
-| final loss, token accuracy on its last steps | {metrics["final_loss"]}, {metrics["final_accuracy"]} |
+| loss at the end | {metrics["final_loss"]} |
+| tokens right at the end | {metrics["final_accuracy"]:.1%} |
 | tokens a second ({metrics["machine"]}) | {metrics["tokens_per_second"]} |
 
 | setting | value |
 |---|---|
 {settings}
 
-Dataset sha256 `{inputs.stamp["inputs"]["dataset"]}`, base sha256 `{inputs.stamp["inputs"]["base"]}`.
+Dataset sha256 `{read["dataset"]}`, base sha256 `{read["base"]}`.
 """

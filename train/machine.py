@@ -1,4 +1,4 @@
-"""What this machine trains with: device, threads, number format, attention; and TRL made quick on it.
+"""What this machine trains with: device, threads, number format, attention.
 
     machine = find_machine()       # decided from the hardware, printed by the caller
     machine.prepare()              # before the model is loaded

@@ -1,8 +1,9 @@
 """Fine-tune a base on the root turns of a dataset: TRL's SFTTrainer, PEFT's LoRA, exact ids.
 
-    accelerate launch train/sft.py --config configs/sft/tiny.yaml --run runs/demo      # minutes, CPU
-    accelerate launch --config_file configs/accelerate/one-gpu.yaml \\
-        train/sft.py --config configs/sft/qwen3-8b-lora.yaml --run runs/qwen3-8b
+    accelerate launch train/sft.py --config configs/sft/tiny.yaml --run runs/demo
+    accelerate launch train/sft.py --config configs/sft/qwen3-8b-lora.yaml --run runs/qwen3-8b
+
+The first takes minutes on two cores without a GPU, the second a GPU and hours.
 
 Reads RUN/data/dataset/turns.parquet, one row a root turn, and writes RUN/sft: adapter, rlm.json,
 metrics, model card. Killed at any moment, the same command goes on from the last checkpoint and
@@ -20,8 +21,9 @@ import time
 from pathlib import Path
 
 STARTED = time.monotonic()
-# A script's own folder comes first on the path; the packages of this repository lie above it.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if __name__ == "__main__":
+    # A script's own folder comes first on the path; the packages of the repository lie above it.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from rlm_executor.cli import run_cli  # noqa: E402
 from rlm_executor.config import load_config  # noqa: E402
@@ -92,7 +94,6 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     )
 
     # Trainer: rows laid end to end (padding_free), in an order that depends on the seed alone.
-    accumulate = config.batch_size // (config.rows_per_forward * machine.processes)
     steps_an_epoch = -(-len(data.kept) // config.batch_size)
     found = checkpoints.latest(work, inputs.fingerprint)
     progress = Progress(
@@ -116,7 +117,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             weight_decay=0.0,
             num_train_epochs=config.epochs,
             per_device_train_batch_size=config.rows_per_forward,
-            gradient_accumulation_steps=max(1, accumulate),
+            gradient_accumulation_steps=config.forwards_a_step(machine.processes),
             seed=config.seed,
             padding_free=True,
             max_length=None,

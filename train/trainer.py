@@ -1,7 +1,7 @@
 """TRL's SFTTrainer with our schedule, and what happens beside its steps: log, save, keep the time.
 
-The learning rate warms up, then falls linearly to 0 at the last step. Where ``max_minutes`` would
-be passed, the last step comes earlier and the schedule with it; a line says so.
+The learning rate warms up, then falls linearly to 0 at the last step. Where all steps would not fit
+``max_minutes``, the last step comes earlier and the schedule with it; a line says so.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from trl import SFTTrainer
 
 from train import checkpoints
 
+COLD_STEPS = 2  # the first ones are slower and say nothing about the rest
 MEASURED_STEPS = 8  # before the first estimate
-WORTH_SAYING = 0.02  # a plan that got shorter by less than this share is not announced again
+SAVING_SECONDS = 3  # kept of the time for writing the adapter
+WORTH_SAYING = 0.03  # a plan that changed by less than this share is not announced again
 
 
 class Schedule:
-    """Factor of the learning rate at a step; ``total`` may shrink while it runs."""
+    """Factor of the learning rate at a step; ``total`` may change while it runs."""
 
     def __init__(self, warmup: float, total: int) -> None:
         self.warmup, self.total = warmup, total
@@ -100,17 +102,19 @@ class Progress(TrainerCallback):
         self.trained_seconds = now - self._begin
         self.trained_tokens = state.num_input_tokens_seen - self._first_tokens
         last_step = state.max_steps
+        if steps == COLD_STEPS:
+            self._warm = now
         if steps >= MEASURED_STEPS:
-            left = self.trained_seconds / steps * (last_step - state.global_step)
+            a_step = (now - self._warm) / (steps - COLD_STEPS)
             if steps == MEASURED_STEPS and state.is_world_process_zero:
+                left = a_step * (self.planned_steps - state.global_step)
                 print(f"estimate: {left:.0f} s of training left", flush=True)
-            if self.max_seconds and self.seconds + left > self.max_seconds:
-                last_step = self._last_step_in_time(state.global_step, steps)
+            last_step = self._last_step_in_time(state.global_step, a_step)
         save = now - self._last_save > self.save_seconds
         # Clocks differ between processes, and all must save and stop at the same step.
         last_step, save = broadcast_object_list([last_step, save])
-        if last_step < state.max_steps:
-            self._shorten(state, last_step, kwargs["lr_scheduler"])
+        if last_step != state.max_steps:
+            self._replan(state, last_step, kwargs["lr_scheduler"])
         if state.global_step >= state.max_steps:
             control.should_training_stop = control.should_log = save = True
         control.should_save = save
@@ -147,19 +151,20 @@ class Progress(TrainerCallback):
             flush=True,
         )
 
-    def _last_step_in_time(self, step: int, steps: int) -> int:
-        assert self.max_seconds is not None
-        fitting = (self.max_seconds - self.seconds) / (self.trained_seconds / steps)
-        return step + max(0, int(fitting))
+    def _last_step_in_time(self, step: int, a_step: float) -> int:
+        if self.max_seconds is None:
+            return self.planned_steps
+        fitting = (self.max_seconds - self.seconds - SAVING_SECONDS) / a_step
+        return min(self.planned_steps, step + max(0, int(fitting)))
 
-    def _shorten(self, state: TrainerState, last_step: int, scheduler: Any) -> None:
+    def _replan(self, state: TrainerState, last_step: int, scheduler: Any) -> None:
         """End at ``last_step``, and the schedule too."""
         state.max_steps = scheduler.lr_lambdas[0].total = last_step
-        if self._said_steps - last_step > WORTH_SAYING * self.planned_steps:
+        if abs(self._said_steps - last_step) > WORTH_SAYING * self.planned_steps:
             self._said_steps = last_step
             if state.is_world_process_zero and self.max_seconds is not None:
                 print(
-                    f"shortened: {last_step} of {self.planned_steps} steps fit max_minutes "
-                    f"{self.max_seconds / 60:g}; the learning rate falls to 0 by then",
+                    f"plan: {last_step} of {self.planned_steps} steps fit max_minutes "
+                    f"{self.max_seconds / 60:g}; the learning rate reaches 0 there",
                     flush=True,
                 )

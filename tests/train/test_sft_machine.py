@@ -1,0 +1,102 @@
+"""What makes the CPU quick is exact: attention row by row, projection of labelled positions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from train import machine
+
+LENGTHS = (7, 1, 12)
+
+
+@pytest.fixture
+def ready() -> machine.Machine:
+    found = machine.Machine("cpu", 1, 1, torch.float32, False, machine.ROW_BY_ROW)
+    found.prepare()
+    return found
+
+
+def end_to_end(vocabulary: int) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    """Rows, and the same rows laid end to end as TRL's collator lays them."""
+    torch.manual_seed(1)
+    rows = [torch.randint(0, vocabulary, (length,)) for length in LENGTHS]
+    return rows, {
+        "input_ids": torch.cat(rows)[None],
+        "position_ids": torch.cat([torch.arange(length) for length in LENGTHS])[None],
+        "cu_seq_lens_q": torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32),
+    }
+
+
+def test_rows_side_by_side_do_not_see_each_other(ready, tiny_base: Path):
+    model = AutoModelForCausalLM.from_pretrained(
+        tiny_base, dtype=torch.float32, attn_implementation=machine.ROW_BY_ROW
+    )
+    alone = AutoModelForCausalLM.from_pretrained(
+        tiny_base, dtype=torch.float32, attn_implementation="eager"
+    )
+    rows, batch = end_to_end(model.config.vocab_size)
+    with torch.no_grad():
+        together = model(**batch, use_cache=False).logits[0].split(LENGTHS)
+        for row, logits in zip(rows, together, strict=True):
+            assert torch.allclose(logits, alone(row[None]).logits[0], atol=1e-5)
+
+
+def test_scoring_labelled_positions_only_changes_neither_loss_nor_gradient(
+    ready, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import trl.trainer.utils as trl_utils
+
+    def loss_and_gradient() -> tuple[torch.Tensor, torch.Tensor, torch.Size]:
+        model = AutoModelForCausalLM.from_pretrained(
+            tiny_base, dtype=torch.float32, attn_implementation=machine.ROW_BY_ROW
+        )
+        scored: list[torch.Size] = []
+        head = trl_utils._ChunkedLogProbFunction
+
+        class Watched:
+            @staticmethod
+            def apply(hidden, *rest):
+                scored.append(hidden.shape)
+                return head.apply(hidden, *rest)
+
+        monkeypatch.setattr(trl_utils, "_ChunkedLogProbFunction", Watched)
+        trl_utils.add_fused_lm_head(model)
+        rows, batch = end_to_end(model.config.vocab_size)
+        labels = torch.cat([torch.cat([torch.full((4,), -100), row[4:]]) for row in rows])
+        labels = labels[: sum(LENGTHS)][None]
+        loss = model(**batch, labels=labels, fused_lm_head=True).loss
+        loss.backward()
+        monkeypatch.setattr(trl_utils, "_ChunkedLogProbFunction", head)
+        return loss.detach(), model.model.layers[0].mlp.up_proj.weight.grad, scored[0]
+
+    loss, gradient, shape = loss_and_gradient()
+    monkeypatch.setattr(trl_utils, "_use_triton", lambda device: False)
+    stock_loss, stock_gradient, stock_shape = loss_and_gradient()
+    assert shape[0] < stock_shape[0] == sum(LENGTHS) - 1
+    assert torch.allclose(loss, stock_loss, atol=1e-6)
+    assert torch.allclose(gradient, stock_gradient, atol=1e-7)
+
+
+def test_threads_of_a_plain_launch(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # accelerate's doing
+    assert machine.cpu_threads(1) == 8
+    assert machine.cpu_threads(4) == 2
+    assert machine.cpu_threads(16) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert machine.cpu_threads(1) == 3
+
+
+def test_bf16_only_where_the_cpu_multiplies_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert not machine.find_machine().bf16
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    found = machine.find_machine()
+    assert found.bf16 and found.device == "cpu" and found.dtype == torch.float32
+    assert "products=bf16" in str(found)
