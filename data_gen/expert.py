@@ -26,10 +26,12 @@ _NAMES = (
 _PROSE_FIRST = (
     "",
     "",
+    "",
+    "",
     "I let the sub-model label the lines in chunks.\n",
     "First the labels, by sub-calls.\n",
 )
-_PROSE_SEARCH = ("", "", "I search the text for the key.\n", "A regular expression finds it.\n")
+_PROSE_SEARCH = ("", "", "", "", "I search the text for the key.\n", "A regular expression finds it.\n")
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,11 @@ class Style:
     def draw(cls, rng: random.Random, mistakes: float = 0.0) -> Style:
         """A style; with probability ``mistakes`` a careless one."""
         return cls(
-            names=rng.choices(_NAMES, (6, 2, 2))[0],
-            chunk=rng.choices((10, 8, 12), (6, 2, 2))[0],
-            wording=rng.choices(LABEL_PROMPTS, (6, 2, 2))[0],
-            prose=rng.randrange(4),
-            looks_first=rng.random() < 0.15,
+            names=rng.choices(_NAMES, (8, 1, 1))[0],
+            chunk=rng.choices((4, 3), (8, 2))[0],
+            wording=rng.choices(LABEL_PROMPTS, (8, 1, 1))[0],
+            prose=rng.randrange(6),
+            looks_first=rng.random() < 0.08,
             mistake=rng.choice(MISTAKES) if rng.random() < mistakes else "",
         )
 

@@ -1,6 +1,6 @@
 """Pretrain the tiny base, the stand-in for Qwen3-8B: from random weights, on a CPU.
 
-    python -m scripts.tiny_base --out assets/tiny-base --tokens 5000000
+    python -m scripts.tiny_base --out assets/tiny-base --tokens 7000000 3500000
 
 Writes a ``Qwen3ForCausalLM`` in bf16 with its tokenizer (own byte-level BPE, Qwen3's special
 tokens, the stock Qwen3 chat template) and a card with mixture, tokens, seed, command and measured
@@ -17,7 +17,7 @@ import json
 import random
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -53,7 +53,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("assets/tiny-base"))
-    parser.add_argument("--tokens", type=int, default=5_000_000, help="tokens to train on")
+    parser.add_argument(
+        "--tokens", type=int, nargs=2, default=(7_000_000, 3_500_000), help="of the two phases"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--python-source", type=Path, help="folder of .py files (default: stdlib)")
     parser.add_argument("--work", type=Path, default=Path("runs/tiny-base"), help="checkpoints")
@@ -102,26 +104,22 @@ class Mixture:
         ]
         self._substitute = skills.substitute(lines)
 
-    def sample(self, progress: float, longest: int) -> skills.Sample:
+    def sample(self, phase: int, progress: float, longest: int) -> skills.Sample:
         """One sample; ``longest`` is the row length in tokens that it should fit."""
         rng, draw = self.rng, self.rng.random()
-        early = progress < 0.12
-        table = (
-            ((0.40, skills.copy), (0.18, skills.fill), (0.14, self._substitute),
-             (0.12, skills.look_up), (0.12, skills.label), (0.04, self.text))
-            if early else
-            ((0.12, skills.copy), (0.12, skills.fill), (0.12, self._substitute),
-             (0.14, skills.look_up), (0.26, skills.label), (0.08, skills.extract),
-             (0.08, skills.compare), (0.08, self.text))
-        )  # fmt: skip
         if longest > SHORT_ROW and draw < 0.2:
             return skills.direct(rng, progress)
-        draw = rng.random() * sum(share for share, _ in table)
-        for share, skill in table:
-            draw -= share
-            if draw <= 0:
-                return skill(rng, progress)
-        return table[-1][1](rng, progress)
+        if phase == 1:
+            shares = (0.10, 0.08, 0.06, 0.10, 0.55, 0.04, 0.04, 0.03)
+        elif progress < 0.12:
+            shares = (0.40, 0.18, 0.14, 0.12, 0.12, 0.0, 0.0, 0.04)
+        else:
+            shares = (0.12, 0.12, 0.12, 0.14, 0.26, 0.08, 0.08, 0.08)
+        kinds = (skills.copy, skills.fill, self._substitute, skills.look_up, skills.label,
+                 skills.extract, skills.compare, self.text)  # fmt: skip
+        # In the second phase everything but labelling is at its full length already.
+        skill = rng.choices(kinds, shares)[0]
+        return skill(rng, 1.0 if phase == 1 and skill is not skills.label else progress)
 
     def text(self, rng: random.Random, progress: float) -> skills.Sample:
         """A piece of source code or of plain prose, to be continued rather than answered."""
@@ -141,7 +139,7 @@ def build_tokenizer(mixture: Mixture, path: Path) -> PreTrainedTokenizerFast:
         corpus = [
             f"{prompt or ''}\n{answer}"
             for prompt, answer in (
-                samples.sample(0.95, rng.choice((256, 1024))) for _ in range(9000)
+                samples.sample(0, 0.95, rng.choice((256, 1024))) for _ in range(9000)
             )
         ]
         corpus += [text[:20_000] for text in mixture.source[::3]]
@@ -212,18 +210,18 @@ def encode(
 
 
 def rows(
-    tokenizer: PreTrainedTokenizerFast, mixture: Mixture, total: int, done: int
+    tokenizer: PreTrainedTokenizerFast, mixture: Mixture, phase: int, total: int, done: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of packed rows: ids and learned-mask of shape (rows, row length)."""
     while done < total:
         progress = done / total
-        length = SHORT_ROW if progress < LONG_ROWS_FROM else LONG_ROW
+        length = LONG_ROW if phase == 0 and progress >= LONG_ROWS_FROM else SHORT_ROW
         batch: list[list[int]] = []
         masks: list[list[bool]] = []
         ids: list[int] = []
         mask: list[bool] = []
         while len(batch) < STEP_TOKENS // length:
-            more, learned = encode(tokenizer, mixture.sample(progress, length))
+            more, learned = encode(tokenizer, mixture.sample(phase, progress, length))
             if len(more) > length:
                 continue
             if len(ids) + len(more) > length:
@@ -240,63 +238,84 @@ def train(
     model: Qwen3ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     mixture: Mixture,
-    total: int,
+    phases: Sequence[int],
     checkpoint: Path,
     log: list[dict[str, float]],
 ) -> None:
-    """The loop: one line every 25 steps, a checkpoint every five minutes."""
+    """Each phase with a warm-up and a decay of its own; a checkpoint every five minutes.
+
+    ``phases`` are their tokens: the first has all skills, the second is mostly labelling.
+    """
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
     muon = Muon(hidden)
     adam = torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
-    step = 0
+    phase, step = 0, 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=False)
         model.load_state_dict(state["model"])
         adam.load_state_dict(state["adam"])
-        muon.momenta, step = state["muon"], state["step"]
+        muon.momenta, step, phase = state["muon"], state["step"], state["phase"]
         mixture.rng.setstate(state["rng"])
         log.extend(state["log"])
-    begun = saved = time.monotonic()
-    first, losses = step, []
-    for ids, learned in rows(tokenizer, mixture, total, step * STEP_TOKENS):
-        progress = step * STEP_TOKENS / total
-        scale = min(1.0, (step + 1) / 30) * min(1.0, (1 - progress) / 0.5 + 0.02)
-        output = model.model(input_ids=ids).last_hidden_state[:, :-1][learned[:, 1:]]
-        # The head runs on learned positions only: three in four tokens are prompt.
-        loss = torch.nn.functional.cross_entropy(model.lm_head(output), ids[:, 1:][learned[:, 1:]])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adam.param_groups[0]["lr"] = 3e-3 * scale
-        adam.step()
-        muon.step(0.02 * scale)
-        model.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-        step += 1
-        if step % 25 == 0:
-            seconds = time.monotonic() - begun
-            row = {
-                "step": step,
-                "tokens": step * STEP_TOKENS,
-                "loss": sum(losses) / len(losses),
-                "tokens_per_second": (step - first) * STEP_TOKENS / seconds,
-            }
-            log.append(row)
-            losses = []
-            print(
-                f"step={step} done={progress:.1%} loss={row['loss']:.3f} "
-                f"tok/s={row['tokens_per_second']:.0f} seconds={seconds:.0f}",
-                flush=True,
-            )
-        if time.monotonic() - saved > 300:
-            saved = time.monotonic()
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(
-                {"model": model.state_dict(), "adam": adam.state_dict(), "muon": muon.momenta,
-                 "step": step, "rng": mixture.rng.getstate(), "log": log},
-                partial,
-            )  # fmt: skip
-            partial.replace(checkpoint)
+
+    def save() -> None:
+        partial = checkpoint.with_suffix(".partial")
+        torch.save(
+            {"model": model.state_dict(), "adam": adam.state_dict(), "muon": muon.momenta,
+             "phase": phase, "step": step, "rng": mixture.rng.getstate(), "log": log},
+            partial,
+        )  # fmt: skip
+        partial.replace(checkpoint)
+
+    while phase < len(phases):
+        total = phases[phase]
+        begun = saved = time.monotonic()
+        first, losses = step, []
+        for ids, learned in rows(tokenizer, mixture, phase, total, step * STEP_TOKENS):
+            progress = step * STEP_TOKENS / total
+            scale = min(1.0, (step + 1) / 30) * min(1.0, (1 - progress) / 0.5 + 0.02)
+            losses.append(optimize(model, muon, adam, ids, learned, scale))
+            step += 1
+            if step % 25 == 0:
+                seconds = time.monotonic() - begun
+                row = {
+                    "tokens": sum(phases[:phase]) + step * STEP_TOKENS,
+                    "loss": sum(losses) / len(losses),
+                }
+                log.append(row)
+                losses = []
+                print(
+                    f"phase={phase} step={step} done={progress:.1%} loss={row['loss']:.3f} "
+                    f"tok/s={(step - first) * STEP_TOKENS / seconds:.0f} seconds={seconds:.0f}",
+                    flush=True,
+                )
+            if time.monotonic() - saved > 300:
+                saved = time.monotonic()
+                save()
+        phase, step = phase + 1, 0
+        save()
+
+
+def optimize(
+    model: Qwen3ForCausalLM,
+    muon: Muon,
+    adam: torch.optim.AdamW,
+    ids: torch.Tensor,
+    learned: torch.Tensor,
+    scale: float,
+) -> float:
+    """One step on a batch of rows; its mean loss over the learned tokens."""
+    output = model.model(input_ids=ids).last_hidden_state[:, :-1][learned[:, 1:]]
+    # The head runs on learned positions only: three in four tokens are prompt.
+    loss = torch.nn.functional.cross_entropy(model.lm_head(output), ids[:, 1:][learned[:, 1:]])
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    adam.param_groups[0]["lr"] = 3e-3 * scale
+    adam.step()
+    muon.step(0.02 * scale)
+    model.zero_grad(set_to_none=True)
+    return loss.item()
 
 
 class Muon:

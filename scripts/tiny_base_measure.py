@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ _SKILLS = {
     "fill": skills.fill,
     "look_up": skills.look_up,
     "label": skills.label,
+    "label_one_line": functools.partial(skills.label, most=1),
     "extract": skills.extract,
     "compare": skills.compare,
 }
@@ -34,7 +37,8 @@ def measure(
         exact, lines_right, lines_all = 0, 0, 0
         for _ in range(cases):
             prompt, answer = skill(rng, 1.0)
-            reply = generate(model, tokenizer, str(prompt))
+            room = len(tokenizer(answer)["input_ids"]) + 8
+            reply = generate(model, tokenizer, str(prompt), room)
             exact += reply == answer
             wanted, got = answer.split("\n"), reply.split("\n")
             lines_all += len(wanted)
@@ -49,7 +53,7 @@ def measure(
 
 
 def generate(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str, limit: int = 160
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str, limit: int
 ) -> str:
     """The greedy answer to one user message, thinking off."""
     ids = tokenizer.apply_chat_template(
@@ -70,7 +74,7 @@ def write_card(
     model: Qwen3ForCausalLM,
     measured: dict[str, dict[str, float]],
     log: list[dict[str, float]],
-    tokens: int,
+    tokens: Sequence[int],
     seed: int,
     corpus_sha256: str,
 ) -> None:
@@ -102,10 +106,12 @@ It was trained from random weights on five leaf skills (copy, look up, label lin
 extract a field, compare), short direct answers to the questions of the task families, and Python
 source. It has never seen a REPL, a code fence or an agent trace, and knows nothing else.
 
-- tokens: {tokens:,}; seed {seed}; command: `python -m scripts.tiny_base --tokens {tokens}`
+- tokens: {tokens[0]:,} of all skills, then {tokens[1]:,} of mostly labelling; seed {seed}
+- command: `python -m scripts.tiny_base --tokens {tokens[0]} {tokens[1]}`
 - mixture: `scripts/tiny_base_skills.py`; Python standard library, sha256 of the corpus
   `{corpus_sha256}`
 - optimizer: Muon 0.02 on hidden matrices, AdamW 3e-3 on the rest, linear decay over the last half
+  of each phase
 
 ## Measured skills
 Greedy decoding in float32, fresh samples of the training distribution (training frames and word

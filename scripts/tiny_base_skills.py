@@ -16,13 +16,7 @@ from data_gen.tasks import lexicon, make_window
 from data_gen.tasks.lines import Line
 
 Sample = tuple[str | None, str]
-_CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
-
-
-def nonce(rng: random.Random) -> str:
-    """A made-up word of two or three syllables."""
-    word = "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(rng.randint(2, 3)))
-    return word + rng.choice(("", "", "n", "r", "t", "l", "s"))
+nonce = lexicon.nonce
 
 
 def token_like(rng: random.Random) -> str:
@@ -143,17 +137,17 @@ def draw_line(rng: random.Random, labels: list[str]) -> Line:
     return Line(date, str(rng.randint(1000, 9999)), text, label)
 
 
-def label(rng: random.Random, progress: float) -> Sample:
-    """One label for each line, by meaning."""
-    most = 3 + int(13 * min(1.0, max(0.0, progress - 0.05) * 2.5))
+def label(rng: random.Random, progress: float, most: int | None = None) -> Sample:
+    """One label for each line, by meaning; up to ``most`` lines (else by the curriculum)."""
+    most = most or 1 + int(11 * min(1.0, progress * 1.5))
     labels = rng.sample(sorted(lexicon.CATEGORIES), rng.randint(3, 8))
-    # Many prompts are full ones: about ten lines is what a caller sends.
-    count = min(most, rng.randint(8, 12)) if rng.random() < 0.5 else rng.randint(1, most)
+    # Short ones always: they teach the meanings, long ones which line an answer line is for.
+    count = rng.randint(1, min(most, 3)) if rng.random() < 0.4 else rng.randint(1, most)
     lines = [draw_line(rng, labels) for _ in range(count)]
     kind = rng.random()
-    if kind < (0.5 if progress < 0.25 else 0.08):  # the bare things first, then whole notes
+    if kind < 0.15:
         texts = [rng.choice(lexicon.CATEGORIES[line.label]) for line in lines]
-    elif kind < 0.85:
+    elif kind < 0.92:
         texts = [line.text for line in lines]
     else:
         texts = [line.render().strip() for line in lines]

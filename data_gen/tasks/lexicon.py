@@ -7,6 +7,8 @@ label must be read from the meaning of the line. Names of needles are split: tho
 
 from __future__ import annotations
 
+import random
+
 CATEGORIES: dict[str, tuple[str, ...]] = {
     "animal": tuple(
         "otter badger heron lizard trout falcon donkey beetle rabbit spider turtle salmon "
@@ -121,3 +123,11 @@ LABEL_PROMPTS: tuple[str, ...] = (
 line and the lines."""
 
 MONTHS: tuple[str, ...] = tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
+
+_CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
+
+
+def nonce(rng: random.Random) -> str:
+    """A made-up word of two or three syllables."""
+    word = "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(rng.randint(2, 3)))
+    return word + rng.choice(("", "", "n", "r", "t", "l", "s"))

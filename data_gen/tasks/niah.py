@@ -1,7 +1,8 @@
 """``niah``: needles in a haystack, after RULER (arXiv 2404.06654), made without downloads.
 
 Needle, question wording and value types are RULER's (``niah.py`` @c3f5e3b4); the haystack is
-plain generated prose instead of essays, the names are our own adjective-noun lists. Every window
+plain generated prose instead of essays, the names are our own adjective-noun lists (three in
+four training keys are made-up words, so that a key must be copied, not chosen). Every window
 holds four asked keys and four distractors; a quarter of the keys carry several values. A window of
 2^24 tokens (64 MiB) is streamed in blocks and never held twice.
 """
@@ -37,7 +38,7 @@ def make_window(length: int, seed: int, n_questions: int) -> Window:
     test = seed >= 700_000
     adjectives = lexicon.NEEDLE_ADJECTIVES_TEST if test else lexicon.NEEDLE_ADJECTIVES_TRAIN
     nouns = lexicon.NEEDLE_NOUNS_TEST if test else lexicon.NEEDLE_NOUNS_TRAIN
-    keys = _distinct_keys(rng, adjectives, nouns, 2 * n_questions)
+    keys = _distinct_keys(rng, adjectives, nouns, 2 * n_questions, 0.0 if test else 0.75)
     needles: list[str] = []
     tasks: list[Task] = []
     for index, key in enumerate(keys):
@@ -87,11 +88,15 @@ def _question(kind: str, key: str, n_values: int) -> str:
 
 
 def _distinct_keys(
-    rng: random.Random, adjectives: tuple[str, ...], nouns: tuple[str, ...], count: int
+    rng: random.Random, adjectives: tuple[str, ...], nouns: tuple[str, ...], count: int, made_up: float
 ) -> list[str]:
+    """Adjective-noun keys; a share of ``made_up`` ones, so that training keys are never a list."""
     keys: dict[str, None] = {}
     while len(keys) < count:
-        keys[f"{rng.choice(adjectives)}-{rng.choice(nouns)}"] = None
+        if rng.random() < made_up:
+            keys[f"{lexicon.nonce(rng)}-{lexicon.nonce(rng)}"] = None
+        else:
+            keys[f"{rng.choice(adjectives)}-{rng.choice(nouns)}"] = None
     return list(keys)
 
 
