@@ -60,7 +60,7 @@ def job_cost(config: EvalConfig, job: Job) -> Cost:
         return Cost(runs=1)
     if job.arm.kind == "direct":
         room = config.window - config.answer_max_tokens
-        prompt = min(room, size / rates.bytes_per_token + rates.leaf_overhead_tokens)
+        prompt = min(room, size / rates.bytes_per_token)
         return _timed(rates, Cost(1, 1, prompt, rates.answer_tokens))
     turns = rates.turns.get(job.arm.name, rates.turns.get(job.arm.kind, 1.0))
     cost = replace(_leaves(rates, job, size), runs=1)
@@ -82,11 +82,10 @@ def _leaves(rates: CostConfig, job: Job, size: int) -> Cost:
     calls = math.ceil(lines / rates.lines_per_call)
     calls = min(calls, int(job.arm.limits.get("max_calls", calls)))
     sent = calls * (1 - rates.leaf_cached_share)
-    per_call = rates.lines_per_call * rates.line_bytes / rates.bytes_per_token
     return Cost(
         calls=sent,
-        prompt_tokens=sent * (rates.leaf_overhead_tokens + per_call),
-        completion_tokens=sent * rates.lines_per_call * rates.leaf_tokens_per_line,
+        prompt_tokens=sent * rates.leaf_prompt_tokens,
+        completion_tokens=sent * rates.leaf_reply_tokens,
     )
 
 

@@ -77,9 +77,9 @@ class CostConfig(Config):
     root_completion_tokens: float = Field(description="mean reply of a root turn")
     answer_tokens: float = Field(description="mean reply of a direct arm")
     line_bytes: float = Field(default=100, gt=0, description="of one line of oolong and pairs")
-    lines_per_call: float = Field(default=16, gt=0, description="lines a leaf call labels")
-    leaf_overhead_tokens: float = Field(default=60, description="instruction and chat template")
-    leaf_tokens_per_line: float = Field(default=3, description="reply tokens a labelled line")
+    lines_per_call: float = Field(default=10, gt=0, description="lines a leaf call labels")
+    leaf_prompt_tokens: float = Field(default=240, description="mean prompt of a leaf call")
+    leaf_reply_tokens: float = Field(default=25, description="mean reply of a leaf call")
     leaf_cached_share: float = Field(
         default=0.0, ge=0, lt=1, description="share of leaf calls that an earlier one has answered"
     )

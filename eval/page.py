@@ -262,21 +262,13 @@ def _transcript(path: Path) -> str | None:
 
 
 def _own_tokens(summary: Summary) -> str:
-    rows = [
-        row
-        for arm in ("direct", "direct-sft")
-        for row in summary.rows(arm)
-        if row["prompt_bytes"] and row["usage"]["root"]["prompt_tokens"]
-    ]
-    if not rows:
+    ratio = summary.bytes_per_token
+    if ratio is None:
         return ""
-    ratio = sum(row["prompt_bytes"] for row in rows) / sum(
-        row["usage"]["root"]["prompt_tokens"] for row in rows
-    )
     return (
         f" The base's own tokenizer has {ratio:.1f} bytes a token on these texts, so its window "
-        f"of {summary.config['window']:,} holds about {summary.config['window'] * ratio / 4:,.0f} "
-        "tokens of this count."
+        f"of {summary.config['window']:,} holds {summary.window_length:,.0f} tokens of this count; "
+        "there the picture has its dashed line."
     )
 
 

@@ -1,7 +1,8 @@
 """Score against length, one panel a family: ``score_vs_length.png``.
 
 Colours are Okabe and Ito's, which colour-blind readers tell apart; every arm also has a marker
-and a line of its own. Bands are 95 % intervals; the dashed vertical line is the base's window.
+and a line of its own. Bands are 95 % intervals; the dashed vertical line is the base's window, in
+the axis' unit.
 """
 
 from __future__ import annotations
@@ -36,15 +37,16 @@ def score_vs_length(summary: Summary) -> bytes:
     families = summary.families
     figure = Figure(figsize=(4.0 * len(families) + 0.6, 4.3), layout="constrained")
     panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
+    window_name = f"base's window ({summary.config['window']:,})"
     # Ours last, so that it lies on top.
     order = sorted(summary.arms, key=lambda arm: (arm == "rlm-sft", arm == "expert"))
     for panel, family in zip(panels, families, strict=True):
         lengths = summary.lengths(family)
         for position, arm in enumerate(order):
             _draw_arm(panel, summary, arm, family, shift=position - (len(order) - 1) / 2)
-        window = summary.config["window"]
+        window = summary.window_length
         panel.axvline(window, color="#333333", linestyle=(0, (5, 3)), linewidth=1)
-        panel.text(window * 1.06, 1.045, f"window {window:,}", fontsize=8, color="#333333")
+        panel.text(window * 1.06, 1.045, window_name, fontsize=8, color="#333333")
         panel.set_xscale("log", base=2)
         panel.set_xlim(min(*lengths, window) / 1.6, max(*lengths, window) * 1.9)
         panel.set_xticks(lengths, [size(length) for length in lengths])

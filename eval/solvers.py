@@ -55,6 +55,7 @@ from rlm_executor.errors import (
 # Where the server cannot count tokens: no usual tokenizer needs more than a token for 2 bytes of
 # English text, so a cut by this rule always fits.
 CAUTIOUS_BYTES_PER_TOKEN = 2.0
+MOST_BYTES_PER_TOKEN = 8  # no tokenizer has more on prose
 GAP = "\n[...]\n"
 NEAR_CHARS = 300  # a cut gives up at most this much to end at a line
 # Faults of these kinds are the model's doing (or its harness's): they are scored, not retried.
@@ -163,12 +164,20 @@ class Direct:
 
     def __init__(self, lm: LM, counter: TokenCounter, *, window: int, max_tokens: int) -> None:
         self.lm, self.counter, self.window, self.max_tokens = lm, counter, window, max_tokens
+        self._keep: dict[str, int] = {}  # bytes shown of a window, by its id
 
     async def solve(self, window: Window, task: Task, context: Path) -> Outcome:
-        text, shown = await self.fit(task.question, context)
+        # One cut for all questions about a window, so that the server reads their common
+        # beginning once; the longest question decides.
+        longest = max((other.question for other in window.tasks), key=len)
+        keep = self._keep.get(window.id, context.stat().st_size)
+        text, keep = await self.fit(longest, context, keep)
+        self._keep[window.id] = keep
+        if task.question != longest:  # most characters are not always most tokens
+            text, _ = await self.fit(task.question, context, keep)
         message = prompt(text, task.question)
         details: dict[str, Any] = {
-            "shown_share": shown,
+            "shown_share": min(1.0, len(text.encode()) / max(1, context.stat().st_size)),
             "prompt_bytes": len(message[0]["content"].encode()),
         }
         try:
@@ -179,16 +188,15 @@ class Direct:
         stop = "answered" if said.finish_reason == "stop" else said.finish_reason
         return Outcome(said.text, stop, turns=1, root=said.usage, **details)
 
-    async def fit(self, question: str, context: Path) -> tuple[str, float]:
-        """The longest head and tail of the file that fit, and the share of it that they are."""
-        size = context.stat().st_size
+    async def fit(self, question: str, context: Path, keep: int) -> tuple[str, int]:
+        """The longest head and tail of the file, of at most ``keep`` bytes, that fit."""
         room = self.window - self.max_tokens
-        keep = min(size, room * 8)  # no tokenizer has more than 8 bytes a token on prose
+        keep = min(keep, room * MOST_BYTES_PER_TOKEN)
         while True:
             text = head_and_tail(context, keep)
             tokens = await self.counter.count(prompt(text, question))
             if tokens <= room:
-                return text, min(1.0, len(text.encode()) / max(1, size))
+                return text, keep
             if keep < 64:
                 raise PromptTooLong(self.lm.model, tokens, room, "the question alone fills it")
             # Aimed a little low, so that one or two rounds are enough.

@@ -81,8 +81,24 @@ class Summary:
 
     @property
     def families(self) -> list[str]:
-        """Families in the order of the plan."""
-        return list(dict.fromkeys(cell.family for cell in self.cells))
+        """Families by name."""
+        return sorted({cell.family for cell in self.cells})
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """Of the base's own tokenizer, as the server counted the prompts of the direct arms."""
+        rows = [
+            row
+            for row in (*self.rows("direct"), *self.rows("direct-sft"))
+            if row["prompt_bytes"] and row["usage"]["root"]["prompt_tokens"]
+        ]
+        tokens = sum(row["usage"]["root"]["prompt_tokens"] for row in rows)
+        return sum(row["prompt_bytes"] for row in rows) / tokens if tokens else None
+
+    @property
+    def window_length(self) -> float:
+        """The base's window as a length, in tokens of 4 bytes."""
+        return float(self.config["window"] * (self.bytes_per_token or 4) / 4)
 
     def lengths(self, family: str) -> list[int]:
         """Lengths of a family, ascending."""

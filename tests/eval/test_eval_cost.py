@@ -17,19 +17,19 @@ ARMS = [
 
 
 def test_the_cost_of_a_grid_is_the_sum_done_by_hand() -> None:
-    # One window of 1 MiB with 2 questions; lines of 100 bytes, 16 to a call: 656 calls a question.
+    # One window of 1 MiB with 2 questions; lines of 100 bytes, 10 to a call: 1049 calls a question.
     cells = [{"family": "oolong", "length": 2**18, "windows": 1, "questions": 2}]
     config = small(cells=cells, arms=ARMS)
     costs = grid_cost(config, Grid.build(config).jobs({arm["name"]: "x" for arm in ARMS}))
     direct, loop, expert = costs["direct"], costs["rlm-sft"], costs["expert"]
     assert (direct.runs, direct.calls, direct.prompt_tokens) == (2, 2, 2 * (1024 - 64))
     assert direct.seconds == pytest.approx(2 * (0.96 + 20 / 100))
-    assert expert.calls == 2 * 656
-    assert expert.prompt_tokens == pytest.approx(2 * 656 * (60 + 16 * 100 / 4))
-    assert expert.completion_tokens == 2 * 656 * 48
+    assert expert.calls == 2 * 1049
+    assert expert.prompt_tokens == pytest.approx(2 * 1049 * 240)
+    assert expert.completion_tokens == 2 * 1049 * 25
     assert loop.calls == expert.calls + 2 * 3
     assert loop.prompt_tokens == expert.prompt_tokens + 2 * 3 * 500
-    leaf = 656 * (0.46 + 0.48)
+    leaf = 1049 * (0.24 + 0.25)
     assert expert.seconds == pytest.approx(2 * (0.5 + 3 * 1 * 1 + leaf))
     assert costs["floor"].seconds == 0
     assert costs["windows"].seconds == pytest.approx(2)
@@ -45,7 +45,7 @@ def test_needles_need_no_leaves_and_memory_makes_leaves_cheaper() -> None:
     cells[0]["family"] = "oolong"
     half = small(cells=cells, arms=ARMS, cost=COST | {"leaf_cached_share": 0.5})
     assert (
-        grid_cost(half, Grid.build(half).jobs(dict.fromkeys(_names(), "")))["expert"].calls == 656
+        grid_cost(half, Grid.build(half).jobs(dict.fromkeys(_names(), "")))["expert"].calls == 1049
     )
 
 
