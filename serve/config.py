@@ -39,7 +39,9 @@ class EngineConfig(Config):
     max_num_seqs: int = Field(default=64, ge=1, description="sequences decoded together")
     enforce_eager: bool = Field(default=True, description="no compilation: starts sooner")
     thinking: bool = Field(default=False, description="Qwen3's, for requests that do not say")
-    cpu_threads: int | None = Field(default=None, ge=1, description="None: one a core, 4 at most")
+    cpu_threads: int | None = Field(
+        default=None, ge=1, description="None: all cores but one, 4 at most"
+    )
     kv_cache_gib: float | None = Field(
         default=None, gt=0, description="memory for keys and values; None: vLLM decides"
     )

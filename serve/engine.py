@@ -307,7 +307,7 @@ def environment(config: EngineConfig, inherited: dict[str, str]) -> dict[str, st
             # Bound threads stand still whenever another program runs on their core, and threads
             # that spin while they wait take the core from those they wait for.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "OMP_NUM_THREADS": str(config.cpu_threads or min(cores, 4)),
+            "OMP_NUM_THREADS": str(config.cpu_threads or min(max(cores - 1, 1), 4)),
             "OMP_WAIT_POLICY": "passive",
         }
     return changed

@@ -34,11 +34,22 @@ def main(owner: int, grace_s: float, command: list[str]) -> int:
     prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the command leaves behind becomes ours
     # The kernel looks at the parent thread: the main one here, which lives as long as we do.
     child = subprocess.Popen(command, preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
-    while child.poll() is None and not stop and os.getppid() == owner:
+    codes: dict[int, int] = {}
+    while child.pid not in codes and not stop and os.getppid() == owner:
         time.sleep(POLL_S)
-    end_session(grace_s)
-    code = child.wait()
+        codes |= reap()
+    end_session(grace_s, codes)
+    code = codes.get(child.pid, -signal.SIGKILL)
     return 128 - code if code < 0 else code
+
+
+def reap() -> dict[int, int]:
+    """Exit codes of children and adopted orphans that ended; some containers' init takes none."""
+    codes = {}
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            codes[ended[0]] = os.waitstatus_to_exitcode(ended[1])
+    return codes
 
 
 def prctl(option: int, value: int) -> None:
@@ -46,7 +57,7 @@ def prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def end_session(grace_s: float) -> None:
+def end_session(grace_s: float, codes: dict[int, int]) -> None:
     """Ask every other process of this session to end, then kill what is left of it."""
     deadline = time.monotonic() + grace_s
     asked: set[int] = set()
@@ -57,6 +68,8 @@ def end_session(grace_s: float) -> None:
                 os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
         asked.update(others)
         time.sleep(0.05)
+        codes |= reap()
+    codes |= reap()
 
 
 def session_members() -> list[int]:
