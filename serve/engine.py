@@ -286,7 +286,10 @@ def command(config: EngineConfig, port: int, adapters: dict[str, Path], max_rank
         flat.append("--enforce-eager")
     if adapters:
         rank = next((rank for rank in _RANKS if rank >= max_rank), max_rank)
-        flat += ["--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", str(rank)]
+        # One slot more than adapters, which stays zero: on the CPU, vLLM 0.32 gives a request for
+        # the base in a mixed batch the slot of index -1, the last one (lora_ops.py).
+        slots = str(len(adapters) + 1)
+        flat += ["--enable-lora", "--max-loras", slots, "--max-lora-rank", str(rank)]
         flat += ["--lora-modules", *(f"{name}={folder}" for name, folder in adapters.items())]
     # The `vllm` command of the CPU build does not start; the module does in both builds.
     module = "vllm.entrypoints.openai.api_server"
