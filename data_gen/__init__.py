@@ -1,1 +1,1 @@
-"""Data generation: tasks go to a teacher behind the executor; its runs become a filtered dataset."""
+"""Data generation: a teacher works in the executor; its good runs become a dataset."""

@@ -31,7 +31,14 @@ _PROSE_FIRST = (
     "I let the sub-model label the lines in chunks.\n",
     "First the labels, by sub-calls.\n",
 )
-_PROSE_SEARCH = ("", "", "", "", "I search the text for the key.\n", "A regular expression finds it.\n")
+_PROSE_SEARCH = (
+    "",
+    "",
+    "",
+    "",
+    "I search the text for the key.\n",
+    "A regular expression finds it.\n",
+)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 arXiv 2512.24601 App. A drops trajectories that scored exactly 0 or took a single turn. We also
 ask for a minimal score, since with truth by construction a half-right run shows a defect, and
-for a run that ended itself; and a turn whose code failed is never a training target, though the turns after its repair are.
+for a run that ended itself; and a turn whose code failed is never a training target, though the
+turns after its repair are.
 Each rule counts what it dropped.
 """
 

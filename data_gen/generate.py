@@ -137,13 +137,13 @@ async def generate(config: GenerateConfig, folder: Path) -> list[dict[str, Any]]
     )
     async with _models(config) as (root, leaf):
         progress = _Progress(len(attempts))
+        semaphore = asyncio.Semaphore(config.concurrency)
         # Waves end at fixed numbers, so the attempts made do not depend on interruptions.
         for end in range(WAVE, limit + WAVE, WAVE):
             made = [attempts[i] for i in range(end - WAVE) if i in attempts]
             if len(choose(config, made)) == config.keep:
                 return made
             owed = [index for index in range(end - WAVE, end) if index not in attempts]
-            semaphore = asyncio.Semaphore(config.concurrency)
 
             async def one(index: int) -> None:
                 async with semaphore:

@@ -6,7 +6,7 @@ vLLM is several processes, and a SIGKILL gives its owner no chance to stop them;
 (standard library only, so it starts at once) stays in between. The owner's death, by whatever
 cause, or a SIGTERM ends every process of the session: SIGTERM first, SIGKILL after GRACE_S. When
 the command ends by itself, what it left behind is ended and its exit code is passed on. Not
-covered: a SIGKILL of owner and keeper at the same instant (the command itself still gets one).
+covered: a SIGKILL of owner and keeper at once (vLLM's first process still goes, its second stays).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import time
 
 POLL_S = 0.2
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -31,6 +32,7 @@ def main(owner: int, grace_s: float, command: list[str]) -> int:
         os.setsid()
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
+    ctypes.CDLL(None).prctl(PR_SET_NAME, b"vllm-keeper", 0, 0, 0)  # `killall -9 python` misses us
     prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the command leaves behind becomes ours
     # The kernel looks at the parent thread: the main one here, which lives as long as we do.
     child = subprocess.Popen(command, preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL))

@@ -1,7 +1,7 @@
 """Task families with truth known by construction.
 
-    window = make_window("oolong", length=2**11, seed=17, n_questions=4)
-    score(window.tasks[0], "animal")
+window = make_window("oolong", length=2**11, seed=17, n_questions=4)
+score(window.tasks[0], "animal")
 """
 
 from __future__ import annotations

@@ -88,7 +88,11 @@ def _question(kind: str, key: str, n_values: int) -> str:
 
 
 def _distinct_keys(
-    rng: random.Random, adjectives: tuple[str, ...], nouns: tuple[str, ...], count: int, made_up: float
+    rng: random.Random,
+    adjectives: tuple[str, ...],
+    nouns: tuple[str, ...],
+    count: int,
+    made_up: float,
 ) -> list[str]:
     """Adjective-noun keys; a share of ``made_up`` ones, so that training keys are never a list."""
     keys: dict[str, None] = {}

@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from data_gen.tasks.lines import Line, draw_lines, render
+from data_gen.tasks.lines import draw_lines, render
 from data_gen.tasks.task import Task, Window, task_id
 
 KINDS = ("both", "both_any", "one_other")
@@ -86,14 +86,11 @@ def _predicate(
         )
     if kind == "both_any":
         return (
-            f"{start} where both users have at least {m} lines with the label {first} "
-            f"or {second}.",
+            f"{start} where both users have at least {m} lines with the label {first} or {second}.",
             lambda a, b: a[first] + a[second] >= m and b[first] + b[second] >= m,
         )
     return (
         f"{start} where one user has at least {m} lines with the label {first} and the other "
         f"user has at least {n} lines with the label {second}.",
-        lambda a, b: (
-            (a[first] >= m and b[second] >= n) or (b[first] >= m and a[second] >= n)
-        ),
+        lambda a, b: (a[first] >= m and b[second] >= n) or (b[first] >= m and a[second] >= n),
     )

@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "data" / "tiny.yaml"
 
 
-def run(family: str, seed: int, teacher: ExpertLM, journal: Path | None = None) -> tuple[float, RLMResult]:
+def run(
+    family: str, seed: int, teacher: ExpertLM, journal: Path | None = None
+) -> tuple[float, RLMResult]:
     config = load_config(GenerateConfig, CONFIG)
     window = make_window(family, 1024, seed, 1)
     task = window.tasks[0]
@@ -127,7 +129,9 @@ def test_killed_and_resumed_generation_equals_an_undisturbed_one(tmp_path: Path)
         ids.append(sorted((row["task_id"], row["dropped_by"] or "") for row in rows))
         assert json.loads((folder / "data" / "funnel.json").read_text())["kept"] == 130
     assert ids[0] == ids[1]
-    marks = [json.loads((f / "data" / "done.json").read_text()) for f in (killed, tmp_path / "whole")]
+    marks = [
+        json.loads((f / "data" / "done.json").read_text()) for f in (killed, tmp_path / "whole")
+    ]
     again = subprocess.run(
         command(killed), cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
@@ -138,7 +142,15 @@ def test_killed_and_resumed_generation_equals_an_undisturbed_one(tmp_path: Path)
 def test_bad_config_is_one_line_and_exit_2(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text(CONFIG.read_text().replace("keep: 1000", "keeep: 1000"))
-    command = [sys.executable, "-m", "data_gen.generate", "--config", str(bad), "--run", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "data_gen.generate",
+        "--config",
+        str(bad),
+        "--run",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

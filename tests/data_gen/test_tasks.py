@@ -79,7 +79,7 @@ def test_oolong_gold_recounted_from_the_text() -> None:
                 assert task.answer == str(labels.count(label))
             elif task.meta["kind"] == "user_count":
                 user, label = asked.split()[5], asked.split("label ")[1].split("?")[0]
-                assert task.answer == str(list(zip(users, labels)).count((user, label)))
+                assert task.answer == str([*zip(users, labels, strict=True)].count((user, label)))
 
 
 def test_no_word_of_a_frame_names_a_category_or_a_thing() -> None:
