@@ -1,6 +1,6 @@
 """Pretrain the tiny base, the stand-in for Qwen3-8B: from random weights, on a CPU.
 
-    python -m scripts.tiny_base --out assets/tiny-base --tokens 7000000 3500000
+    python -m scripts.tiny_base --out assets/tiny-base --tokens 7000000 2500000 800000
 
 Writes a ``Qwen3ForCausalLM`` in bf16 with its tokenizer (own byte-level BPE, Qwen3's special
 tokens, the stock Qwen3 chat template) and a card with mixture, tokens, seed, command and measured
@@ -54,7 +54,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("assets/tiny-base"))
     parser.add_argument(
-        "--tokens", type=int, nargs=2, default=(7_000_000, 3_500_000), help="of the two phases"
+        "--tokens", type=int, nargs=3, default=(7_000_000, 2_500_000, 800_000), help="of the phases"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--python-source", type=Path, help="folder of .py files (default: stdlib)")
@@ -109,7 +109,9 @@ class Mixture:
         rng, draw = self.rng, self.rng.random()
         if longest > SHORT_ROW and draw < 0.2:
             return skills.direct(rng, progress)
-        if phase == 1:
+        if phase == 2:
+            shares = (0.15, 0.10, 0.15, 0.08, 0.30, 0.08, 0.04, 0.10)
+        elif phase == 1:
             shares = (0.10, 0.08, 0.06, 0.10, 0.55, 0.04, 0.04, 0.03)
         elif progress < 0.12:
             shares = (0.40, 0.18, 0.14, 0.12, 0.12, 0.0, 0.0, 0.04)
@@ -117,9 +119,11 @@ class Mixture:
             shares = (0.12, 0.12, 0.12, 0.14, 0.26, 0.08, 0.08, 0.08)
         kinds = (skills.copy, skills.fill, self._substitute, skills.look_up, skills.label,
                  skills.extract, skills.compare, self.text)  # fmt: skip
-        # In the second phase everything but labelling is at its full length already.
+        # After the first phase everything but labelling is at its full length already.
         skill = rng.choices(kinds, shares)[0]
-        return skill(rng, 1.0 if phase == 1 and skill is not skills.label else progress)
+        return skill(
+            rng, 1.0 if phase == 2 or (phase == 1 and skill is not skills.label) else progress
+        )
 
     def text(self, rng: random.Random, progress: float) -> skills.Sample:
         """A piece of source code or of plain prose, to be continued rather than answered."""
@@ -229,7 +233,9 @@ def rows(
                 batch.append(ids + [tokenizer.pad_token_id] * gap)
                 masks.append(mask + [False] * gap)
                 ids, mask = [], []
-            ids, mask = ids + more, mask + learned
+            # In the last phase prompts are learned too: a word that was never a target keeps a row
+            # of the vocabulary projection that no LoRA adapter can raise later.
+            ids, mask = ids + more, mask + (learned if phase < 2 else [True] * len(more))
         done += STEP_TOKENS
         yield torch.tensor(batch), torch.tensor(masks)
 
@@ -244,7 +250,8 @@ def train(
 ) -> None:
     """Each phase with a warm-up and a decay of its own; a checkpoint every five minutes.
 
-    ``phases`` are their tokens: the first has all skills, the second is mostly labelling.
+    ``phases`` are their tokens: the first has all skills, the second is mostly labelling, the
+    third learns every token, prompts included.
     """
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
@@ -274,7 +281,11 @@ def train(
         first, losses = step, []
         for ids, learned in rows(tokenizer, mixture, phase, total, step * STEP_TOKENS):
             progress = step * STEP_TOKENS / total
-            scale = min(1.0, (step + 1) / 30) * min(1.0, (1 - progress) / 0.5 + 0.02)
+            scale = (
+                (0.5 if phase == 2 else 1.0)
+                * min(1.0, (step + 1) / 30)
+                * min(1.0, (1 - progress) / 0.5 + 0.02)
+            )
             losses.append(optimize(model, muon, adam, ids, learned, scale))
             step += 1
             if step % 25 == 0:

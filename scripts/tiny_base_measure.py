@@ -105,8 +105,9 @@ It was trained from random weights on five leaf skills (copy, look up, label lin
 extract a field, compare), short direct answers to the questions of the task families, and Python
 source. It has never seen a REPL, a code fence or an agent trace, and knows nothing else.
 
-- tokens: {tokens[0]:,} of all skills, then {tokens[1]:,} of mostly labelling; seed {seed}
-- command: `python -m scripts.tiny_base --tokens {tokens[0]} {tokens[1]}`
+- tokens: {tokens[0]:,} of all skills, then {tokens[1]:,} of mostly labelling, then
+  {tokens[2]:,} with loss on prompts too (the others: on answers only); seed {seed}
+- command: `python -m scripts.tiny_base --tokens {tokens[0]} {tokens[1]} {tokens[2]}`
 - mixture: `scripts/tiny_base_skills.py`; Python standard library, sha256 of the corpus
   `{corpus_sha256}`
 - optimizer: Muon 0.02 on hidden matrices, AdamW 3e-3 on the rest, linear decay over the last half
