@@ -78,7 +78,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 
 
 def _explain(model: type[BaseModel], path: Path, error: ValidationError) -> ConfigError:
-    first = error.errors()[0]
+    # A misspelt field is both unknown and missing: the unknown one says what to mend.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     field = ".".join(str(part) for part in first["loc"]) or "(whole file)"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
