@@ -110,6 +110,8 @@ source. It has never seen a REPL, a code fence or an agent trace, and knows noth
 - command: `python -m scripts.tiny_base --tokens {tokens[0]} {tokens[1]} {tokens[2]}`
 - mixture: `scripts/tiny_base_skills.py`; Python standard library, sha256 of the corpus
   `{corpus_sha256}`
+- the committed weights were trained while the mixture was being written (the first phase with an
+  earlier form of the labelling samples), so the command gives a like model, not the same bytes
 - optimizer: Muon 0.02 on hidden matrices, AdamW 3e-3 on the rest, linear decay over the last half
   of each phase
 
