@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def install(stack, lock):
         with step(2, "torch 2.13.0" + " (CPU build)" * (stack == "cpu")):
             pip.install_torch("torch==2.13.0" + "+cpu" * (stack == "cpu"))
         with step(3, "vLLM, TRL, PEFT, the developer tools, this project"):
-            pip.install("-e", f"{ROOT}[{stack},dev]")
+            pip.install("-c", pip.constraints, "-e", f"{ROOT}[{stack},dev]")
         with step(4, "check every file, try the imports"):
             if stack == "cpu":
                 pip.run("uninstall", "--yes", *MISFITS)
@@ -208,8 +209,8 @@ class Pip:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def install(self, *what):
-        """pip install under the constraints."""
-        self.run("install", "--progress-bar=off", "-c", self.constraints, *what)
+        """pip install; modules are compiled when they are first used, most of them never."""
+        self.run("install", "--no-compile", "--progress-bar=off", *what)
 
     def install_torch(self, pin):
         """Torch from where pip looks anyway, else from PyTorch's own index.
@@ -218,7 +219,7 @@ class Pip:
         instead, with its gigabytes of libraries. What torch needs comes with the rest.
         """
         try:
-            self.run("install", "--progress-bar=off", "--no-deps", pin)
+            self.install("--no-deps", pin)
         except SetupError as error:
             index = os.environ.get("TORCH_INDEX")
             if "No matching distribution" not in str(error):
@@ -229,7 +230,7 @@ class Pip:
                     " wheel index for the CPU"
                 ) from None
             print("      not where pip looks by itself; taking it from TORCH_INDEX", flush=True)
-            self.run("install", "--progress-bar=off", "--no-deps", "--index-url", index, pin)
+            self.install("--no-deps", "--index-url", index, pin)
 
     def run(self, *args):
         """Run pip, show how far it is, and turn its failure into one line."""
@@ -239,17 +240,25 @@ class Pip:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
             env={**os.environ, "TMPDIR": str(self.scratch)}, pass_fds=[self.lock.fileno()],
         )  # fmt: skip
-        lines, collected, shown = [], 0, time.monotonic()
+        lines, looked_up, ended = [], [], threading.Event()
+
+        def show_progress():
+            while not ended.wait(10):
+                listed = [line for line in lines if line.startswith("Installing collected")]
+                if listed:
+                    there = len(list(VENV.glob("lib/python*/site-packages/*.dist-info")))
+                    print(f"      installing: {there} packages in .venv", flush=True)
+                elif looked_up:
+                    print(f"      {len(looked_up)} packages looked up", flush=True)
+
+        threading.Thread(target=show_progress, daemon=True).start()
         with LOG.open("a") as log:
             for line in process.stdout:
                 log.write(line)
                 lines.append(line)
-                collected += line.startswith("Collecting")
-                if line.startswith("Installing collected"):
-                    print(f"      installing {line.count(',') + 1} packages", flush=True)
-                elif time.monotonic() - shown > 10:
-                    print(f"      {collected} packages looked up", flush=True)
-                    shown = time.monotonic()
+                if line.startswith("Collecting"):
+                    looked_up.append(line)
+        ended.set()
         if process.wait():
             raise SetupError(explain("".join(lines), process.returncode))
 
