@@ -58,7 +58,7 @@ def explain(log: str, what_happened: str) -> str:
     line = cause(lines)
     # Only the cause is looked at: the rest of a log mentions everything.
     fix = next((fix for pattern, fix in _FIXES if re.search(pattern, line)), "")
-    said = f": {line[:400]}" if line else ""
+    said = f": {line[:300].rstrip(' .;')}" if line else ""
     return f"vLLM {what_happened}{said}" + (f"; {fix}" if fix else "")
 
 

@@ -112,7 +112,7 @@ def build_adapter(base: Path, folder: Path, *, seed: int = 1, rank: int = 8) -> 
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
-                weight.normal_(std=0.2)
+                weight.normal_(std=0.5)
     model.save_pretrained(folder)
     settings = folder / "adapter_config.json"
     config = json.loads(settings.read_text(encoding="utf-8"))
