@@ -92,7 +92,9 @@ def _finish(expression: str) -> str:
 def _niah(key: str, style: Style) -> list[str]:
     found = style.names["found"]
     asked = key[:-1] if style.mistake == "typo" else key
-    search = f'import re\n{found} = re.findall(r"{asked} is: ([\\w-]+)", context)\nprint({found})'
+    search = (
+        f'import re\n{found} = re.findall(r"for {asked} is: ([\\w-]+)", context)\nprint({found})'
+    )
     if style.mistake == "crash":
         search = search.replace("import re\n", "")
     last = f'", ".join({found})'
