@@ -16,7 +16,7 @@ from rlm_executor.config import Config, load_config
 from rlm_executor.errors import ConfigError, EnvironmentFault
 from serve.model_files import check_model
 
-# What a demo writes at most: contexts, of which the longest are 64 MiB each, journals, checkpoints.
+# Contexts (the longest are 64 MiB each), journals, checkpoints, caches of vLLM; with room to spare.
 NEED_GB = 3
 # Kind of config -> module and class that read it.
 READERS = {
