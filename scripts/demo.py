@@ -132,13 +132,16 @@ class Demo:
         empty = {"seconds": 0.0, "attempts": 0, "budget_s": stage.budget_s}
         entry = self.record["stages"].setdefault(stage.name, empty)
         before = digest(mark)
+        if before is None:  # told before it starts: a kill may come after its end, before ours
+            entry["attempts"] += 1
+            self.save()
         config = ["--config", stage.config] if stage.config else []
         started = time.monotonic()
         code, stopped_by = self.supervise([*stage.command, *config, "--run", str(self.run)])
         seconds = time.monotonic() - started
         if code or before is None or digest(mark) != before:  # else it found itself done
             entry["seconds"] = round(entry["seconds"] * (stage.name != "report") + seconds, 1)
-            entry["attempts"] += 1
+            entry["attempts"] += before is not None
             self.save()
         if stopped_by:
             say(f"{label}: stopped after {seconds:.0f} s; `make demo` goes on from there")
