@@ -22,7 +22,7 @@ import uvicorn
 from rlm_executor import DIALECTS, LM, Limits, OpenAILM, RLMCard, Sampling, ScriptedLM
 from rlm_executor.files import read_jsonl
 from serve.config import GatewayConfig
-from serve.engine import Engine, free_port
+from serve.engine import Engine, free_port, native_dtype
 from serve.gateway import build_app
 
 pytestmark = [pytest.mark.real_vllm, pytest.mark.slow]
@@ -121,6 +121,38 @@ async def test_base_and_adapter_keep_apart_in_one_batch(vllm_base_url: str, vllm
     assert max(abs(one - other) for one, other in zip(alone, adapted, strict=True)) > 0.1
     assert mixed[0::2] == pytest.approx(alone, abs=0.02)
     assert mixed[1::2] == pytest.approx(adapted, abs=0.02)
+
+
+@pytest.mark.parametrize("served", ["base", "rlm"])
+def test_served_weights_are_the_trained_ones(
+    served: str, vllm_base_url: str, base_folder: Path, adapter_folder: Path
+) -> None:
+    """What vLLM computes is what transformers and PEFT compute, token by token."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    request = {
+        "model": served,
+        "messages": [{"role": "user", "content": "Repeat: otter 4839201, heron 77"}],
+        "temperature": 0,
+        "max_tokens": 32,
+        "ignore_eos": True,
+        "logprobs": True,
+        "return_token_ids": True,
+    }
+    body = httpx.post(f"{vllm_base_url}/chat/completions", json=request, timeout=300).json()
+    prompt, choice = body["prompt_token_ids"], body["choices"][0]
+    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
+    if served == "rlm":
+        model = PeftModel.from_pretrained(model, adapter_folder)
+    ids = torch.tensor([prompt + choice["token_ids"]])
+    with torch.no_grad():
+        scores = model.eval()(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    expected = scores.gather(1, ids[0, len(prompt) :, None])[:, 0].tolist()
+    said = [token["logprob"] for token in choice["logprobs"]["content"]]
+    # Where vLLM computes in bfloat16 the two differ in the second digit.
+    assert said == pytest.approx(expected, abs=0.001 if native_dtype() == "float32" else 0.2)
 
 
 def test_prompts_are_rendered_without_thinking(gateway: Gateway, base_folder: Path) -> None:
