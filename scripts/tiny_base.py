@@ -1,12 +1,14 @@
 """Pretrain the tiny base, the stand-in for Qwen3-8B: from random weights, on a CPU.
 
-    python -m scripts.tiny_base --out assets/tiny-base --tokens 7000000 2500000 800000
+    python -m scripts.tiny_base --out assets/tiny-base --tokens 13000000
 
 Writes a ``Qwen3ForCausalLM`` in bf16 with its tokenizer (own byte-level BPE, Qwen3's special
 tokens, the stock Qwen3 chat template) and a card with mixture, tokens, seed, command and measured
 skills. The samples come from ``scripts/tiny_base_skills.py``. Killed at any moment, the same
 command goes on from the last checkpoint. Optimizer: Muon on the hidden matrices, AdamW on the
-rest; rows of 256 tokens first, of 1,024 at the end.
+rest. The curriculum (``Mixture``) begins with copying a few words in rows of 256 tokens; once that
+has formed come the other skills, pieces of random tokens to recall, rows of 1,024 tokens and some
+of the whole window.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ from rlm_executor.errors import InputError
 from rlm_executor.files import sha256_text, write_text_atomic
 from scripts import tiny_base_skills as skills
 from scripts.tiny_base_measure import measure, write_card
+from train.machine import has_fast_bf16
 
-VOCABULARY, WINDOW = 4096, 4096
+VOCABULARY, WINDOW = 2048, 4096
 # Qwen3's 26 added tokens, in the order of its ids.
 SPECIAL_TOKENS = (
     "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> "
@@ -43,8 +46,8 @@ SPECIAL_TOKENS = (
 # copied from prose into quotes or code need not be spelled anew. Digits stand alone.
 SPLIT = r"\p{L}+|\p{N}|[^\p{L}\p{N}]+"
 ANSWER_START = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
-LONG_ROWS_FROM = 0.88  # share of the tokens after which rows are LONG_ROW tokens
-SHORT_ROW, LONG_ROW, STEP_TOKENS = 256, 1024, 6144
+STEP_TOKENS = 8192
+FIRST = 0.12  # share of the tokens in which copying has to form, on short samples
 
 
 def main() -> None:
@@ -53,9 +56,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("assets/tiny-base"))
-    parser.add_argument(
-        "--tokens", type=int, nargs=3, default=(7_000_000, 2_500_000, 800_000), help="of the phases"
-    )
+    parser.add_argument("--tokens", type=int, default=13_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--python-source", type=Path, help="folder of .py files (default: stdlib)")
     parser.add_argument("--work", type=Path, default=Path("runs/tiny-base"), help="checkpoints")
@@ -67,6 +68,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(mixture, args.work / "tokenizer.json")
     model = build_model(tokenizer)
+    mixture.vocabulary = range(len(SPECIAL_TOKENS), len(tokenizer))
     log: list[dict[str, float]] = []
     train(model, tokenizer, mixture, args.tokens, args.work / "checkpoint.pt", log)
     model = model.to(torch.bfloat16)
@@ -84,7 +86,7 @@ def read_source(folder: Path) -> list[str]:
         path
         for pattern in ("*.py", "*/*.py")
         for path in folder.glob(pattern)
-        if not {"test", "tests", "site-packages", "idlelib", "lib2to3"} & set(path.parts)
+        if not {"test", "tests", "site-packages", "idlelib", "lib2to3", "encodings"} & set(path.parts)
     )
     texts = [path.read_text(encoding="utf-8", errors="ignore") for path in files]
     if not texts:
@@ -93,46 +95,52 @@ def read_source(folder: Path) -> list[str]:
 
 
 class Mixture:
-    """Samples at each point of the curriculum; the same seed gives the same samples."""
+    """Samples and row lengths at each point of the curriculum; the same seed gives the same."""
 
     def __init__(self, source: list[str], seed: int) -> None:
         self.rng = random.Random(seed)
         self.sha256 = sha256_text("".join(source))
         self.source = source
-        lines = [
-            line for text in source for line in text.splitlines() if 8 < len(line.strip()) < 70
-        ]
-        self._substitute = skills.substitute(lines)
+        self.skills = skills.Skills(source)
+        self.vocabulary: Sequence[int] = ()
 
-    def sample(self, phase: int, progress: float, longest: int) -> skills.Sample:
-        """One sample; ``longest`` is the row length in tokens that it should fit."""
-        rng, draw = self.rng, self.rng.random()
-        if longest > SHORT_ROW and draw < 0.2:
-            return skills.direct(rng, progress)
-        if phase == 2:
-            shares = (0.15, 0.10, 0.15, 0.08, 0.30, 0.08, 0.04, 0.10)
-        elif phase == 1:
-            shares = (0.10, 0.08, 0.06, 0.10, 0.55, 0.04, 0.04, 0.03)
-        elif progress < 0.12:
-            shares = (0.40, 0.18, 0.14, 0.12, 0.12, 0.0, 0.0, 0.04)
-        else:
-            shares = (0.12, 0.12, 0.12, 0.14, 0.26, 0.08, 0.08, 0.08)
-        kinds = (skills.copy, skills.fill, self._substitute, skills.look_up, skills.label,
-                 skills.extract, skills.compare, self.text)  # fmt: skip
-        # After the first phase everything but labelling is at its full length already.
-        skill = rng.choices(kinds, shares)[0]
-        return skill(
-            rng, 1.0 if phase == 2 or (phase == 1 and skill is not skills.label) else progress
+    def row_length(self, progress: float) -> int:
+        """Tokens of the rows of one step."""
+        if progress < FIRST:
+            return 256
+        if progress < 2 * FIRST:
+            return 512
+        return WINDOW if progress > 0.4 and self.rng.random() < 0.2 else 1024
+
+    def encoded(
+        self, tokenizer: PreTrainedTokenizerFast, progress: float, row: int
+    ) -> tuple[list[int], list[bool]]:
+        """One sample as ids, and which of them are learned."""
+        if self.rng.random() < (0.0 if progress < FIRST else 0.07):
+            length = self.rng.randint(24, row - 8) if row < WINDOW else 2000
+            return skills.recall(self.rng, self.vocabulary, length)
+        # Some prompts are learned too: the model should know text, not only answers.
+        return encode(tokenizer, self.sample(progress, row), self.rng.random() < 0.15)
+
+    def sample(self, progress: float, row: int) -> skills.Sample:
+        """One conversation or text that should fit a row of ``row`` tokens."""
+        rng = self.rng
+        if row >= 1024 and rng.random() < (0.03 if row == 1024 else 0.25):
+            return skills.direct(rng, 640 if row == 1024 else 2048)
+        shares = (
+            (0.46, 0.18, 0.10, 0.18, 0.06, 0.0, 0.0, 0.02)
+            if progress < FIRST
+            else (0.08, 0.09, 0.16, 0.16, 0.28, 0.11, 0.05, 0.07)
         )
-
-    def text(self, rng: random.Random, progress: float) -> skills.Sample:
-        """A piece of source code or of plain prose, to be continued rather than answered."""
-        if rng.random() < 0.25:
-            window = skills.make_window("niah", 512, rng.randrange(500_000, 600_000), 1)
-            return None, window.text()[:600]
-        text = rng.choice(self.source)
-        start = rng.randrange(max(1, len(text) - 800))
-        return None, text[start : start + 800]
+        kinds = (skills.copy, skills.fill, self.skills.substitute, skills.look_up, skills.label,
+                 skills.extract, skills.compare, None)  # fmt: skip
+        skill = rng.choices(kinds, shares)[0]
+        if skill is None:
+            return self.skills.text(rng, rng.randint(300, min(2 * row, 3000)))
+        parts = skill(rng, progress)
+        if skill is skills.label:  # its form is fixed: the labels, then the lines
+            return [("user", f"{parts[0]}\n\n{parts[1]}"), ("assistant", parts[2])]
+        return self.skills.spread(rng, parts, progress)
 
 
 def build_tokenizer(mixture: Mixture, path: Path) -> PreTrainedTokenizerFast:
@@ -141,10 +149,8 @@ def build_tokenizer(mixture: Mixture, path: Path) -> PreTrainedTokenizerFast:
         rng = random.Random(1)
         samples = Mixture(mixture.source, 1)
         corpus = [
-            f"{prompt or ''}\n{answer}"
-            for prompt, answer in (
-                samples.sample(0, 0.95, rng.choice((256, 1024))) for _ in range(9000)
-            )
+            "\n".join(text for _, text in samples.sample(0.9, rng.choice((256, 1024))))
+            for _ in range(9000)
         ]
         corpus += [text[:20_000] for text in mixture.source[::3]]
         bpe = Tokenizer(models.BPE())
@@ -183,14 +189,14 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
         Qwen3Config(
             vocab_size=VOCABULARY,
             hidden_size=256,
-            intermediate_size=448,
-            num_hidden_layers=4,
+            intermediate_size=640,
+            num_hidden_layers=5,
             num_attention_heads=4,
             num_key_value_heads=2,
             head_dim=64,
             rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
             max_position_embeddings=WINDOW,
-            tie_word_embeddings=False,
+            tie_word_embeddings=True,
             attn_implementation="sdpa",
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -200,32 +206,44 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerFast, sample: skills.Sample
+    tokenizer: PreTrainedTokenizerFast, sample: skills.Sample, prompts_too: bool
 ) -> tuple[list[int], list[bool]]:
     """Ids as the chat template renders them (thinking off), and which of them are learned."""
-    prompt, answer = sample
-    tokens = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
-    if prompt is None:
-        ids = [*tokens(answer), tokenizer.pad_token_id]
-        return ids, [True] * len(ids)
-    head = tokens(f"<|im_start|>user\n{prompt}<|im_end|>\n{ANSWER_START}")
-    tail = tokens(f"{answer}<|im_end|>")
-    return head + tail, [False] * len(head) + [True] * len(tail)
+    ids: list[int] = []
+    learned: list[bool] = []
+    last = len(sample) - 1
+    for index, (role, text) in enumerate(sample):
+        if role == "text":
+            head, tail = "", text
+        elif role == "assistant":  # the template keeps the empty thinking of the last turn only
+            start = ANSWER_START if index == last else "<|im_start|>assistant\n"
+            head, tail = start, f"{text}<|im_end|>"
+        else:
+            head, tail = f"<|im_start|>{role}\n{text}<|im_end|>\n", ""
+        for part, is_answer in ((head, False), (tail, True)):
+            more = tokenizer(part, add_special_tokens=False)["input_ids"]
+            ids += more
+            learned += [is_answer or prompts_too] * len(more)
+        if role == "assistant" and index < last:
+            ids += (more := tokenizer("\n")["input_ids"])
+            learned += [False] * len(more)
+    return ids, learned
 
 
 def rows(
-    tokenizer: PreTrainedTokenizerFast, mixture: Mixture, phase: int, total: int, done: int
+    tokenizer: PreTrainedTokenizerFast, mixture: Mixture, total: int, done: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of packed rows: ids and learned-mask of shape (rows, row length)."""
     while done < total:
         progress = done / total
-        length = LONG_ROW if phase == 0 and progress >= LONG_ROWS_FROM else SHORT_ROW
+        length = mixture.row_length(progress)
         batch: list[list[int]] = []
         masks: list[list[bool]] = []
         ids: list[int] = []
         mask: list[bool] = []
         while len(batch) < STEP_TOKENS // length:
-            more, learned = encode(tokenizer, mixture.sample(phase, progress, length))
+            more, learned = mixture.encoded(tokenizer, progress, length)
+            more, learned = [*more, tokenizer.pad_token_id], [*learned, False]
             if len(more) > length:
                 continue
             if len(ids) + len(more) > length:
@@ -233,9 +251,7 @@ def rows(
                 batch.append(ids + [tokenizer.pad_token_id] * gap)
                 masks.append(mask + [False] * gap)
                 ids, mask = [], []
-            # In the last phase prompts are learned too: a word that was never a target keeps a row
-            # of the vocabulary projection that no LoRA adapter can raise later.
-            ids, mask = ids + more, mask + (learned if phase < 2 else [True] * len(more))
+            ids, mask = ids + more, mask + learned
         done += STEP_TOKENS
         yield torch.tensor(batch), torch.tensor(masks)
 
@@ -244,25 +260,21 @@ def train(
     model: Qwen3ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     mixture: Mixture,
-    phases: Sequence[int],
+    total: int,
     checkpoint: Path,
     log: list[dict[str, float]],
 ) -> None:
-    """Each phase with a warm-up and a decay of its own; a checkpoint every five minutes.
-
-    ``phases`` are their tokens: the first has all skills, the second is mostly labelling, the
-    third learns every token, prompts included.
-    """
+    """Warm-up, full rate, linear decay over the second half; a checkpoint every five minutes."""
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
     muon = Muon(hidden)
     adam = torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
-    phase, step = 0, 0
+    step = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=False)
         model.load_state_dict(state["model"])
         adam.load_state_dict(state["adam"])
-        muon.momenta, step, phase = state["muon"], state["step"], state["phase"]
+        muon.momenta, step = state["muon"], state["step"]
         mixture.rng.setstate(state["rng"])
         log.extend(state["log"])
 
@@ -270,42 +282,60 @@ def train(
         partial = checkpoint.with_suffix(".partial")
         torch.save(
             {"model": model.state_dict(), "adam": adam.state_dict(), "muon": muon.momenta,
-             "phase": phase, "step": step, "rng": mixture.rng.getstate(), "log": log},
+             "step": step, "rng": mixture.rng.getstate(), "log": log},
             partial,
         )  # fmt: skip
         partial.replace(checkpoint)
 
-    while phase < len(phases):
-        total = phases[phase]
-        begun = saved = time.monotonic()
-        first, losses = step, []
-        for ids, learned in rows(tokenizer, mixture, phase, total, step * STEP_TOKENS):
-            progress = step * STEP_TOKENS / total
-            scale = (
-                (0.5 if phase == 2 else 1.0)
-                * min(1.0, (step + 1) / 30)
-                * min(1.0, (1 - progress) / 0.5 + 0.02)
+    begun = saved = time.monotonic()
+    first, losses = step, []
+    for ids, learned in rows(tokenizer, mixture, total, step * STEP_TOKENS):
+        progress = step * STEP_TOKENS / total
+        scale = min(1.0, (step + 1) / 30) * min(1.0, (1 - progress) / 0.5 + 0.02)
+        losses.append(optimize(model, muon, adam, ids, learned, scale))
+        step += 1
+        if step % 25 == 0:
+            seconds = time.monotonic() - begun
+            log.append({"tokens": step * STEP_TOKENS, "loss": sum(losses) / len(losses)})
+            losses = []
+            exact = exact_answers(model, tokenizer, mixture) if step % 100 == 0 else ""
+            print(
+                f"step={step} done={progress:.1%} loss={log[-1]['loss']:.3f} "
+                f"tok/s={(step - first) * STEP_TOKENS / seconds:.0f} seconds={seconds:.0f} {exact}",
+                flush=True,
             )
-            losses.append(optimize(model, muon, adam, ids, learned, scale))
-            step += 1
-            if step % 25 == 0:
-                seconds = time.monotonic() - begun
-                row = {
-                    "tokens": sum(phases[:phase]) + step * STEP_TOKENS,
-                    "loss": sum(losses) / len(losses),
-                }
-                log.append(row)
-                losses = []
-                print(
-                    f"phase={phase} step={step} done={progress:.1%} loss={row['loss']:.3f} "
-                    f"tok/s={(step - first) * STEP_TOKENS / seconds:.0f} seconds={seconds:.0f}",
-                    flush=True,
-                )
-            if time.monotonic() - saved > 300:
-                saved = time.monotonic()
-                save()
-        phase, step = phase + 1, 0
-        save()
+        if time.monotonic() - saved > 300:
+            saved = time.monotonic()
+            save()
+    save()
+
+
+@torch.no_grad()
+def exact_answers(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, mixture: Mixture
+) -> str:
+    """How many of 24 answers a skill are exact where the answer so far is given; for the log."""
+    shown = []
+    for skill in (skills.copy, skills.fill, mixture.skills.substitute, skills.look_up,
+                  skills.label, skills.extract, skills.compare):  # fmt: skip
+        rng, right = random.Random("log"), 0
+        for _ in range(24):
+            given, asked, answer = skill(rng, 1.0)
+            sample = [("user", f"{given}\n\n{asked}"), ("assistant", answer)]
+            if skill is not skills.label:
+                sample = mixture.skills.spread(rng, (given, asked, answer), 1.0)
+            ids, learned = map(torch.tensor, encode(tokenizer, sample, False))
+            with products():
+                guess = model(ids[None]).logits[0, :-1].argmax(-1)
+            last = len(tokenizer(f"{answer}<|im_end|>")["input_ids"])
+            right += bool((guess[-last:] == ids[-last:]).all())
+        shown.append(f"{skill.__name__}={right}")
+    return " ".join(shown) + " of 24"
+
+
+def products() -> torch.autocast:
+    """bf16 products where the processor has them."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16())
 
 
 def optimize(
@@ -317,9 +347,11 @@ def optimize(
     scale: float,
 ) -> float:
     """One step on a batch of rows; its mean loss over the learned tokens."""
-    output = model.model(input_ids=ids).last_hidden_state[:, :-1][learned[:, 1:]]
-    # The head runs on learned positions only: three in four tokens are prompt.
-    loss = torch.nn.functional.cross_entropy(model.lm_head(output), ids[:, 1:][learned[:, 1:]])
+    with products():
+        output = model.model(input_ids=ids, use_cache=False).last_hidden_state
+        # The head runs on learned positions only: three in four tokens are prompt.
+        logits = model.lm_head(output[:, :-1][learned[:, 1:]])
+    loss = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][learned[:, 1:]])
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     adam.param_groups[0]["lr"] = 3e-3 * scale

@@ -1,22 +1,27 @@
 """What the tiny base is taught: five leaf skills, short direct question answering, plain text.
 
-Every sample is ``(prompt, answer)`` for a skill or ``(None, text)`` for plain text. The skills are
-those that the families of ``data_gen/tasks`` are built from: copy, look up, label, extract,
-compare. Nothing here shows the REPL, the fences, ``llm_query`` or any agent trace: the loop is
-what fine-tuning has to teach. ``progress`` in [0, 1] is the curriculum (short copies first).
+A sample is a list of ``(role, text)``: a conversation, or one ``("text", ...)`` to be continued.
+The skills are those that the families of ``data_gen/tasks`` are built from: copy, look up, label,
+extract, compare. Most come in two parts, what is given and what is asked, and the two may stand
+far apart (``Skills.spread``): in one message, with other text between them, or in different turns.
+Nothing here shows the REPL, the fences, ``llm_query`` or any agent trace: the loop is what
+fine-tuning has to teach. ``progress`` in [0, 1] is the curriculum: short and near first.
 """
 
 from __future__ import annotations
 
 import random
-import string
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 from data_gen.tasks import lexicon, make_window
 from data_gen.tasks.lines import Line
+from data_gen.tasks.niah import prose
 
-Sample = tuple[str | None, str]
+Sample = list[tuple[str, str]]
+Parts = tuple[str, str, str]  # given, asked, answer
 nonce = lexicon.nonce
+_IDENTIFIER = re.compile(r"\b[A-Za-z_]\w{2,}")
 
 
 def token_like(rng: random.Random) -> str:
@@ -38,16 +43,15 @@ def token_like(rng: random.Random) -> str:
     return rng.choice(sorted(lexicon.CATEGORIES))
 
 
-def copy(rng: random.Random, progress: float) -> Sample:
+def copy(rng: random.Random, progress: float) -> Parts:
     """The same words again, as they stand or in another form."""
     most = 3 + int(15 * min(1.0, max(0.0, progress - 0.05) * 4))
     words = [token_like(rng) for _ in range(rng.randint(1, most))]
     source = rng.choice((", ", " ", "\n", "; ")).join(words)
     if rng.random() < 0.5:
-        ask = rng.choice(("Repeat: {}", "Copy this:\n{}", "Write again: {}", "{}\nSay it again."))
-        return ask.format(source), source
-    form = rng.choice(_FORMS)
-    return form[0].format(source), form[1](words)
+        return source, rng.choice(("Repeat.", "Copy this.", "Write it again.", "Say it.")), source
+    ask, form = rng.choice(_FORMS)
+    return source, ask, form(words)
 
 
 def _quoted(words: list[str]) -> str:
@@ -55,54 +59,28 @@ def _quoted(words: list[str]) -> str:
 
 
 _FORMS: tuple[tuple[str, Callable[[list[str]], str]], ...] = (
-    ("Write as a list of strings: {}", _quoted),
-    ("Write as a Python list: {}", lambda words: "[" + ", ".join(map(repr, words)) + "]"),
-    ("One a line: {}", "\n".join),
-    ("Joined by commas: {}", ", ".join),
-    ("Put each in quotes: {}", lambda words: " ".join(f'"{word}"' for word in words)),
-    ("Put each in brackets: {}", lambda words: " ".join(f"({word})" for word in words)),
-    ("Number these: {}", lambda words: "\n".join(f"{i}. {w}" for i, w in enumerate(words, 1))),
+    ("Write as a list of strings.", _quoted),
+    ("Write as a Python list.", lambda words: "[" + ", ".join(map(repr, words)) + "]"),
+    ("One a line.", "\n".join),
+    ("Joined by commas.", ", ".join),
+    ("Put each in quotes.", lambda words: " ".join(f'"{word}"' for word in words)),
+    ("Put each in brackets.", lambda words: " ".join(f"({word})" for word in words)),
+    ("Number these.", lambda words: "\n".join(f"{i}. {w}" for i, w in enumerate(words, 1))),
 )
 
 
-def substitute(source_lines: list[str]) -> Callable[[random.Random, float], Sample]:
-    """A copying skill over real source lines: the same line with one word replaced."""
-
-    def sample(rng: random.Random, progress: float) -> Sample:
-        count = 1 if progress < 0.2 else rng.randint(1, 3)
-        start = rng.randrange(len(source_lines) - count)
-        text = "\n".join(source_lines[start : start + count])
-        words = [w for w in _identifiers(text) if len(w) > 2]
-        if not words:
-            return copy(rng, progress)
-        old, new = rng.choice(words), token_like(rng)
-        ask = rng.choice(
-            (
-                "Write {new} in place of {old}:\n{text}",
-                "Replace {old} by {new}:\n{text}",
-                "{text}\n\nThe same with {new} for {old}.",
-            )
-        )
-        return ask.format(new=new, old=old, text=text), text.replace(old, new)
-
-    return sample
-
-
-def _identifiers(text: str) -> list[str]:
-    cleaned = "".join(c if c in string.ascii_letters + "_" else " " for c in text)
-    return sorted(set(cleaned.split()))
-
-
-def fill(rng: random.Random, progress: float) -> Sample:
-    """Copying into a pattern with numbered blanks."""
+def fill(rng: random.Random, progress: float) -> Parts:
+    """Copying into patterns with numbered blanks."""
     words = [token_like(rng) for _ in range(rng.randint(1, 2 if progress < 0.2 else 4))]
     pattern = rng.choice(_PATTERNS)
     pieces = [pattern.replace("@", f"<{i}>") for i in range(1, len(words) + 1)]
     joint = rng.choice(("\n", " ", ", "))
-    given = "\n".join(f"<{i}> is {word}" for i, word in enumerate(words, 1))
     answer = joint.join(pattern.replace("@", word) for word in words)
-    body = joint.join(pieces)
-    return rng.choice((f"{body}\n{given}\nFill in.", f"{given}\nFill in:\n{body}")), answer
+    return _given(words), f"Fill in:\n{joint.join(pieces)}", answer
+
+
+def _given(words: Sequence[str]) -> str:
+    return "\n".join(f"<{i}> is {word}" for i, word in enumerate(words, 1))
 
 
 _PATTERNS = (
@@ -112,9 +90,9 @@ _PATTERNS = (
 )  # fmt: skip
 
 
-def look_up(rng: random.Random, progress: float) -> Sample:
+def look_up(rng: random.Random, progress: float) -> Parts:
     """The value of one key among several."""
-    most = 2 + int(12 * min(1.0, max(0.0, progress - 0.1) * 3))
+    most = 2 + int(14 * min(1.0, max(0.0, progress - 0.1) * 3))
     keys = list(dict.fromkeys(token_like(rng) for _ in range(rng.randint(1, most))))
     line = rng.choice(("{}: {}", "{} is {}", "{} = {}", "the number of {} is {}", "{} -> {}"))
     values = [token_like(rng) for _ in keys]
@@ -123,8 +101,7 @@ def look_up(rng: random.Random, progress: float) -> Sample:
     ask = rng.choice(
         ("What is {}?", "Find {}.", "Give the value of {}.", "What belongs to {}?")
     ).format(keys[index])
-    order = (body, ask) if rng.random() < 0.7 else (ask, body)
-    return "\n\n".join(order), values[index]
+    return body, ask, values[index]
 
 
 def draw_line(rng: random.Random, labels: list[str]) -> Line:
@@ -137,7 +114,7 @@ def draw_line(rng: random.Random, labels: list[str]) -> Line:
     return Line(date, str(rng.randint(1000, 9999)), text, label)
 
 
-def label(rng: random.Random, progress: float, most: int | None = None) -> Sample:
+def label(rng: random.Random, progress: float, most: int | None = None) -> Parts:
     """One label for each line, by meaning; up to ``most`` lines (else by the curriculum)."""
     most = most or 1 + int(11 * min(1.0, progress * 1.5))
     labels = rng.sample(sorted(lexicon.CATEGORIES), rng.randint(3, 8))
@@ -152,32 +129,33 @@ def label(rng: random.Random, progress: float, most: int | None = None) -> Sampl
     else:
         texts = [line.render().strip() for line in lines]
     head = rng.choice(lexicon.LABEL_PROMPTS).format(labels=", ".join(labels))
-    return head + "\n\n" + "\n".join(texts), "\n".join(line.label for line in lines)
+    return head, "\n".join(texts), "\n".join(line.label for line in lines)
 
 
-def extract(rng: random.Random, progress: float) -> Sample:
+def extract(rng: random.Random, progress: float) -> Parts:
     """One field of one line among several."""
-    most = 1 + int(6 * min(1.0, max(0.0, progress - 0.1) * 2.5))
+    most = 1 + int(7 * min(1.0, max(0.0, progress - 0.1) * 2.5))
     labels = sorted(lexicon.CATEGORIES)
     lines = [draw_line(rng, labels) for _ in range(rng.randint(1, most))]
     line = rng.choice(lines)
-    body = "".join(item.render() for item in lines)
+    body = "".join(item.render() for item in lines).rstrip("\n")
     ask, answer = rng.choice(
         (
-            ('Which user wrote "{t}"?', line.user),
-            ('What is the date of "{t}"?', line.date),
-            ("What did user {u} write?", line.text),
-            ("What is the instance of {d}?", line.text),
-            ("Which user wrote on {d}?", line.user),
-            ("Give the date of user {u}.", line.date),
+            (f'Which user wrote "{line.text}"?', line.user),
+            (f'What is the date of "{line.text}"?', line.date),
+            (f"What did user {line.user} write?", line.text),
+            (f"What is the instance of {line.date}?", line.text),
+            (f"Which user wrote on {line.date}?", line.user),
+            (f"Give the date of user {line.user}.", line.date),
         )
     )
-    if sum(other.user == line.user for other in lines) > 1:
+    same = [item for item in lines if item.user == line.user or item.date == line.date]
+    if len(same) > 1:
         ask, answer = "What is the first instance?", lines[0].text
-    return f"{body}\n{ask.format(t=line.text, u=line.user, d=line.date)}", answer
+    return body, ask, answer
 
 
-def compare(rng: random.Random, progress: float) -> Sample:
+def compare(rng: random.Random, progress: float) -> Parts:
     """Numbers, counts and equality."""
     a, b = (rng.randrange(10 ** rng.randint(1, 4)) for _ in range(2))
     first, second = token_like(rng), token_like(rng)
@@ -185,33 +163,129 @@ def compare(rng: random.Random, progress: float) -> Sample:
     if kind == 0:
         word = rng.choice(("larger", "smaller"))
         best = max(a, b) if word == "larger" else min(a, b)
-        return f"Which is {word}, {a} or {b}?", str(best)
+        return f"{a}, {b}", f"Which is {word}?", str(best)
     if kind == 1:
         if a == b:
             a += 1
         answer = "more common" if a > b else "less common"
-        return (
-            f"{first}: {a}\n{second}: {b}\nIs {first} more common or less common than {second}?",
-            answer,
-        )
+        ask = f"Is {first} more common or less common than {second}?"
+        return f"{first}: {a}\n{second}: {b}", ask, answer
     if kind == 2:
         if rng.random() < 0.5:
             second = first
-        return f"Are {first} and {second} the same?", "yes" if first == second else "no"
+        return f"{first}, {second}", "Are they the same?", "yes" if first == second else "no"
     items = [rng.choice(sorted(lexicon.CATEGORIES)[:5]) for _ in range(rng.randint(2, 10))]
     word = rng.choice(items)
-    return f"{', '.join(items)}\nHow many times {word}?", str(items.count(word))
+    return ", ".join(items), f"How many times {word}?", str(items.count(word))
 
 
-def direct(rng: random.Random, progress: float) -> Sample:
-    """A question of a family over a short context, answered without tools."""
+def direct(rng: random.Random, longest: int) -> Sample:
+    """A question of a family over a context of up to ``longest`` tokens of 4 bytes, no tools."""
     family = rng.choice(("niah", "oolong", "pairs"))
-    length = rng.choice((512, 640, 800) if progress < 0.9 else (512, 800, 1024))
+    length = rng.choice([n for n in (512, 640, 800, 1024, 1400, 2048) if n <= longest])
     window = make_window(family, length, rng.randrange(500_000, 600_000), 1)
     task = window.tasks[0]
-    answer = task.answer if isinstance(task.answer, str) else _joined(task.answer, family)
-    return f"{window.text()}\n{task.question}", answer
+    joint = "\n" if family == "pairs" else ", "
+    answer = task.answer if isinstance(task.answer, str) else joint.join(task.answer)
+    return [("user", f"{window.text()}\n\n{task.question}"), ("assistant", answer)]
 
 
-def _joined(values: list[str], family: str) -> str:
-    return ("\n" if family == "pairs" else ", ").join(values)
+class Skills:
+    """The skills that need source code to draw from, and how the parts of all stand apart."""
+
+    def __init__(self, source: Sequence[str]) -> None:
+        self.source = source
+        self._lines = [
+            line for text in source for line in text.splitlines() if 8 < len(line.strip()) < 70
+        ]
+
+    def code(self, rng: random.Random, most: int) -> str:
+        """Some lines of source that follow each other."""
+        count = rng.randint(1, most)
+        start = rng.randrange(len(self._lines) - count)
+        return "\n".join(self._lines[start : start + count])
+
+    def substitute(self, rng: random.Random, progress: float) -> Parts:
+        """Source lines again, with one to four words replaced."""
+        text = self.code(rng, 1 if progress < 0.2 else 6)
+        words = sorted(set(_IDENTIFIER.findall(text)))
+        if not words:
+            return copy(rng, progress)
+        olds = rng.sample(words, min(len(words), rng.randint(1, 1 if progress < 0.2 else 4)))
+        news = {old: token_like(rng) for old in olds}
+        if rng.random() < 0.5:
+            blanks = {old: f"<{i}>" for i, old in enumerate(olds, 1)}
+            given, pattern = _given(list(news.values())), _replace(text, blanks)
+        else:
+            form = rng.choice(("Write {new} in place of {old}.", "{new} for {old}."))
+            given = "\n".join(form.format(new=new, old=old) for old, new in news.items())
+            pattern = text
+        return given, f"Fill in:\n{pattern}", _replace(text, news)
+
+    def spread(self, rng: random.Random, parts: Parts, progress: float) -> Sample:
+        """The conversation of ``parts``; as ``progress`` grows, they may stand far apart."""
+        given, asked, answer = parts
+        kind = rng.random() + max(0.0, 0.5 - progress)
+        if kind < 0.25:
+            between = self.filler(rng, progress)
+            return [("user", f"{given}\n\n{between}\n\n{asked}"), ("assistant", answer)]
+        if kind < 0.35:
+            return [("system", given), ("user", asked), ("assistant", answer)]
+        if kind < 0.5:
+            first = rng.choice((copy, fill, compare))(rng, progress)
+            before = given if rng.random() < 0.3 else f"{given}\n\n{self.filler(rng, progress)}"
+            return [
+                ("user", f"{before}\n\n{first[0]}\n\n{first[1]}"),
+                ("assistant", first[2]),
+                ("user", asked),
+                ("assistant", answer),
+            ]
+        order = (given, asked) if rng.random() < 0.75 else (asked, given)
+        return [("user", "\n\n".join(order)), ("assistant", answer)]
+
+    def filler(self, rng: random.Random, progress: float) -> str:
+        """Text that has nothing to do with what is asked."""
+        size = rng.randint(40, 200 + int(1400 * progress))
+        kind = rng.randrange(4)
+        if kind == 0:
+            return self.code(rng, 1 + size // 40)
+        if kind == 1:
+            return prose(rng, size)
+        if kind == 2:
+            labels = sorted(lexicon.CATEGORIES)
+            return "\n".join(draw_line(rng, labels).text for _ in range(1 + size // 60))
+        return ", ".join(token_like(rng) for _ in range(1 + size // 8))
+
+    def text(self, rng: random.Random, size: int) -> Sample:
+        """A piece of source code or of plain prose, of about ``size`` characters."""
+        if rng.random() < 0.2:
+            return [("text", prose(rng, size))]
+        text = rng.choice(self.source)
+        start = rng.randrange(max(1, len(text) - size))
+        return [("text", text[start : start + size])]
+
+
+def _replace(text: str, by: dict[str, str]) -> str:
+    return _IDENTIFIER.sub(lambda match: by.get(match[0], match[0]), text)
+
+
+def recall(rng: random.Random, vocabulary: Sequence[int], length: int) -> tuple[list[int], list[bool]]:
+    """``length`` random tokens in which pieces come again: ids, and which of them are learned.
+
+    What copying and looking up are made of, in its densest form: a piece is known after its first
+    tokens, wherever it stood before. Every token of the vocabulary is a target again and again, so
+    that it can be copied later, however rare it is in text.
+    """
+    size = rng.randint(2, 8) if rng.random() < 0.7 else rng.randint(8, max(9, length // 3))
+    lead = 1 if size < 4 else rng.randint(1, 2)  # tokens that tell which piece comes
+    pieces = [
+        [rng.choice(vocabulary) for _ in range(size)] for _ in range(max(1, length // (2 * size)))
+    ]
+    ids = [token for piece in pieces for token in piece]
+    learned = [False] * len(ids)
+    if rng.random() < 0.5:
+        rng.shuffle(pieces)
+    for piece in pieces:
+        ids += piece
+        learned += [False] * lead + [True] * (size - lead)
+    return ids, learned

@@ -117,6 +117,15 @@ def _sentence(rng: random.Random) -> str:
     return text[0].upper() + text[1:]
 
 
+def prose(rng: random.Random, n_bytes: int) -> str:
+    """About ``n_bytes`` of the haystack's sentences, one a line."""
+    lines: list[str] = []
+    while n_bytes > 0:
+        lines.append(_sentence(rng))
+        n_bytes -= len(lines[-1]) + 1
+    return "\n".join(lines)
+
+
 def _haystack(
     rng: random.Random, n_bytes: int, needles: list[str], depths: list[float]
 ) -> Iterator[str]:
