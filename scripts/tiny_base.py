@@ -30,8 +30,7 @@ from rlm_executor.cli import run_cli
 from rlm_executor.errors import InputError
 from rlm_executor.files import sha256_text, write_text_atomic
 from scripts import tiny_base_skills as skills
-from scripts.tiny_base_measure import measure, write_card
-from train.machine import has_fast_bf16
+from scripts.tiny_base_measure import measure, products, show, write_card
 
 VOCABULARY, WINDOW = 2048, 4096
 # Qwen3's 26 added tokens, in the order of its ids.
@@ -45,7 +44,6 @@ SPECIAL_TOKENS = (
 # A word is the same tokens wherever it stands, since its blank is a token of its own: what is
 # copied from prose into quotes or code need not be spelled anew. Digits stand alone.
 SPLIT = r"\p{L}+|\p{N}|[^\p{L}\p{N}]+"
-ANSWER_START = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 STEP_TOKENS = 8192
 FIRST = 0.12  # share of the tokens in which copying has to form, on short samples
 
@@ -71,13 +69,14 @@ def main() -> None:
     mixture.vocabulary = range(len(SPECIAL_TOKENS), len(tokenizer))
     log: list[dict[str, float]] = []
     train(model, tokenizer, mixture, args.tokens, args.work / "checkpoint.pt", log)
-    model = model.to(torch.bfloat16)
-    skills_measured = measure(model.float(), tokenizer)
     args.out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(args.out)
+    # What is measured is what was written: weights rounded to bf16, products in float32.
+    measured = measure(model.float(), tokenizer, mixture.skills, cases=200, exactly=True)
+    print(show(measured))
     tokenizer.save_pretrained(args.out)
-    write_card(args.out, model, skills_measured, log, args.tokens, args.seed, mixture.sha256)
-    write_text_atomic(args.out / "skills.json", json.dumps(skills_measured, indent=2) + "\n")
+    write_card(args.out, model, measured, log, args.tokens, args.seed, mixture.sha256)
+    write_text_atomic(args.out / "skills.json", json.dumps(measured, indent=2) + "\n")
 
 
 def read_source(folder: Path) -> list[str]:
@@ -86,7 +85,8 @@ def read_source(folder: Path) -> list[str]:
         path
         for pattern in ("*.py", "*/*.py")
         for path in folder.glob(pattern)
-        if not {"test", "tests", "site-packages", "idlelib", "lib2to3", "encodings"} & set(path.parts)
+        if not {"test", "tests", "site-packages", "idlelib", "lib2to3", "encodings"}
+        & set(path.parts)
     )
     texts = [path.read_text(encoding="utf-8", errors="ignore") for path in files]
     if not texts:
@@ -120,7 +120,7 @@ class Mixture:
             length = self.rng.randint(24, row - 8) if row < WINDOW else 2000
             return skills.recall(self.rng, self.vocabulary, length)
         # Some prompts are learned too: the model should know text, not only answers.
-        return encode(tokenizer, self.sample(progress, row), self.rng.random() < 0.15)
+        return skills.encode(tokenizer, self.sample(progress, row), self.rng.random() < 0.15)
 
     def sample(self, progress: float, row: int) -> skills.Sample:
         """One conversation or text that should fit a row of ``row`` tokens."""
@@ -189,7 +189,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
         Qwen3Config(
             vocab_size=VOCABULARY,
             hidden_size=256,
-            intermediate_size=640,
+            intermediate_size=704,
             num_hidden_layers=5,
             num_attention_heads=4,
             num_key_value_heads=2,
@@ -203,31 +203,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
             bos_token_id=None,
         )
     )
-
-
-def encode(
-    tokenizer: PreTrainedTokenizerFast, sample: skills.Sample, prompts_too: bool
-) -> tuple[list[int], list[bool]]:
-    """Ids as the chat template renders them (thinking off), and which of them are learned."""
-    ids: list[int] = []
-    learned: list[bool] = []
-    last = len(sample) - 1
-    for index, (role, text) in enumerate(sample):
-        if role == "text":
-            head, tail = "", text
-        elif role == "assistant":  # the template keeps the empty thinking of the last turn only
-            start = ANSWER_START if index == last else "<|im_start|>assistant\n"
-            head, tail = start, f"{text}<|im_end|>"
-        else:
-            head, tail = f"<|im_start|>{role}\n{text}<|im_end|>\n", ""
-        for part, is_answer in ((head, False), (tail, True)):
-            more = tokenizer(part, add_special_tokens=False)["input_ids"]
-            ids += more
-            learned += [is_answer or prompts_too] * len(more)
-        if role == "assistant" and index < last:
-            ids += (more := tokenizer("\n")["input_ids"])
-            learned += [False] * len(more)
-    return ids, learned
 
 
 def rows(
@@ -298,7 +273,9 @@ def train(
             seconds = time.monotonic() - begun
             log.append({"tokens": step * STEP_TOKENS, "loss": sum(losses) / len(losses)})
             losses = []
-            exact = exact_answers(model, tokenizer, mixture) if step % 100 == 0 else ""
+            exact = ""
+            if step % 100 == 0:
+                exact = show(measure(model, tokenizer, mixture.skills, cases=24))
             print(
                 f"step={step} done={progress:.1%} loss={log[-1]['loss']:.3f} "
                 f"tok/s={(step - first) * STEP_TOKENS / seconds:.0f} seconds={seconds:.0f} {exact}",
@@ -308,34 +285,6 @@ def train(
             saved = time.monotonic()
             save()
     save()
-
-
-@torch.no_grad()
-def exact_answers(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, mixture: Mixture
-) -> str:
-    """How many of 24 answers a skill are exact where the answer so far is given; for the log."""
-    shown = []
-    for skill in (skills.copy, skills.fill, mixture.skills.substitute, skills.look_up,
-                  skills.label, skills.extract, skills.compare):  # fmt: skip
-        rng, right = random.Random("log"), 0
-        for _ in range(24):
-            given, asked, answer = skill(rng, 1.0)
-            sample = [("user", f"{given}\n\n{asked}"), ("assistant", answer)]
-            if skill is not skills.label:
-                sample = mixture.skills.spread(rng, (given, asked, answer), 1.0)
-            ids, learned = map(torch.tensor, encode(tokenizer, sample, False))
-            with products():
-                guess = model(ids[None]).logits[0, :-1].argmax(-1)
-            last = len(tokenizer(f"{answer}<|im_end|>")["input_ids"])
-            right += bool((guess[-last:] == ids[-last:]).all())
-        shown.append(f"{skill.__name__}={right}")
-    return " ".join(shown) + " of 24"
-
-
-def products() -> torch.autocast:
-    """bf16 products where the processor has them."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16())
 
 
 def optimize(

@@ -2,84 +2,99 @@
 
 from __future__ import annotations
 
-import functools
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from rlm_executor.files import write_text_atomic
 from scripts import tiny_base_skills as skills
+from train.machine import has_fast_bf16
 
-_SKILLS = {
-    "copy": skills.copy,
-    "fill": skills.fill,
-    "look_up": skills.look_up,
-    "label": skills.label,
-    "label_one_line": functools.partial(skills.label, most=1),
-    "extract": skills.extract,
-    "compare": skills.compare,
-}
+Measured = dict[str, dict[str, float]]
 
 
 @torch.no_grad()
 def measure(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, cases: int = 100
-) -> dict[str, dict[str, float]]:
-    """Share of cases answered exactly, and of right lines, by greedy decoding."""
-    model.eval()
-    result = {}
-    for name, skill in _SKILLS.items():
-        rng = random.Random(f"measure/{name}")
-        exact, lines_right, lines_all = 0, 0, 0
+    model: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    made: skills.Skills,
+    cases: int,
+    exactly: bool = False,
+) -> Measured:
+    """Share of answers that greedy decoding gives exactly, parts side by side and spread out.
+
+    One forward a case: greedy decoding gives the answer exactly where each of its tokens is the
+    most likely one after the right ones. ``exactly`` computes in float32.
+    """
+    drawn = (skills.copy, skills.fill, made.substitute, skills.look_up, skills.extract,
+             skills.compare, skills.label)  # fmt: skip
+    result: Measured = {}
+    for skill in drawn:
+        rng = random.Random(f"measure/{skill.__name__}")
+        right = {"near": 0, "spread": 0}
         for _ in range(cases):
-            prompt, answer = skill(rng, 1.0)
-            room = len(tokenizer(answer)["input_ids"]) + 8
-            reply = generate(model, tokenizer, str(prompt), room)
-            exact += reply == answer
-            wanted, got = answer.split("\n"), reply.split("\n")
-            lines_all += len(wanted)
-            lines_right += sum(a == b for a, b in zip(wanted, got, strict=False))
-        result[name] = {
-            "cases": cases,
-            "exact": round(exact / cases, 4),
-            "lines": round(lines_right / lines_all, 4),
-        }
-        print(f"{name}: exact={exact / cases:.3f} lines={lines_right / lines_all:.3f}", flush=True)
+            parts = skill(rng, 1.0)
+            near = [("user", f"{parts[0]}\n\n{parts[1]}"), ("assistant", parts[2])]
+            right["near"] += _is_exact(model, tokenizer, near, exactly)
+            if skill is not skills.label:  # its form is fixed
+                apart = made.spread(rng, parts, 1.0)
+                right["spread"] += _is_exact(model, tokenizer, apart, exactly)
+        if skill is skills.label:
+            del right["spread"]
+        result[skill.__name__] = {name: round(n / cases, 3) for name, n in right.items()}
+    for count in (1, 4, 12):
+        rng, exact = random.Random(f"measure/label/{count}"), 0
+        for _ in range(cases):
+            given, lines, answer = skills.label(rng, 1.0, most=count, least=count)
+            near = [("user", f"{given}\n\n{lines}"), ("assistant", answer)]
+            exact += _is_exact(model, tokenizer, near, exactly)
+        result[f"label_{count}_lines"] = {"near": round(exact / cases, 3)}
     return result
 
 
-def generate(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str, limit: int
-) -> str:
-    """The greedy answer to one user message, thinking off."""
-    ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}],
-        add_generation_prompt=True,
-        enable_thinking=False,
-        return_tensors="pt",
-        return_dict=False,
+def _is_exact(
+    model: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    sample: skills.Sample,
+    exactly: bool,
+) -> bool:
+    ids = torch.tensor(skills.encode(tokenizer, sample, False)[0])
+    answer = len(tokenizer(f"{sample[-1][1]}<|im_end|>")["input_ids"])
+    with products(not exactly):
+        hidden = model.model(ids[None, :-1], use_cache=False).last_hidden_state[0, -answer:]
+        guess = model.lm_head(hidden).argmax(-1)
+    return bool((guess == ids[-answer:]).all())
+
+
+def products(fast: bool = True) -> torch.autocast:
+    """bf16 products where the processor has them and ``fast`` allows it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=fast and has_fast_bf16())
+
+
+def show(measured: Measured) -> str:
+    """One line of it, for the log."""
+    return " ".join(
+        f"{skill}={'/'.join(f'{share:.2f}' for share in row.values())}"
+        for skill, row in measured.items()
     )
-    output = model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False
-    )
-    return str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
 
 
 def write_card(
     folder: Path,
     model: Qwen3ForCausalLM,
-    measured: dict[str, dict[str, float]],
+    measured: Measured,
     log: list[dict[str, float]],
-    tokens: Sequence[int],
+    tokens: int,
     seed: int,
     corpus_sha256: str,
 ) -> None:
     """``README.md`` of the base: what it is, how it was made, what it can do."""
     table = "\n".join(
-        f"| {name} | {row['cases']:.0f} | {row['exact']:.3f} | {row['lines']:.3f} |"
+        f"| {name} | {row['near']:.3f} | {row['spread']:.3f} |"
+        if "spread" in row
+        else f"| {name} | {row['near']:.3f} | |"
         for name, row in measured.items()
     )
     curve = "\n".join(
@@ -96,31 +111,29 @@ library_name: transformers
 # tiny-base
 
 A `Qwen3ForCausalLM` of {size:.2f}M parameters that stands in for Qwen3-8B where no weights can be
-had: same architecture (grouped queries, query-key norms, untied embeddings), same special tokens,
-the stock Qwen3 chat template (Qwen, Apache-2.0, as shipped in TRL), its own byte-level BPE of
-{model.config.vocab_size} tokens, a nominal window of {model.config.max_position_embeddings}.
-It is a first version: rows of 256 tokens for most of its training, of 1,024 at the end.
+had: same architecture (grouped queries, query-key norms; tied embeddings, as in Qwen3-4B and
+smaller), same special tokens, the stock Qwen3 chat template (Qwen, Apache-2.0, as shipped in TRL),
+its own byte-level BPE of {model.config.vocab_size} tokens, a window of
+{model.config.max_position_embeddings} tokens. It is a first version.
 
 It was trained from random weights on five leaf skills (copy, look up, label lines by meaning,
 extract a field, compare), short direct answers to the questions of the task families, and Python
 source. It has never seen a REPL, a code fence or an agent trace, and knows nothing else.
 
-- tokens: {tokens[0]:,} of all skills, then {tokens[1]:,} of mostly labelling, then
-  {tokens[2]:,} with loss on prompts too (the others: on answers only); seed {seed}
-- command: `python -m scripts.tiny_base --tokens {tokens[0]} {tokens[1]} {tokens[2]}`
+- tokens: {tokens:,}; seed {seed}; the first 12% are copies of a few words in rows of 256 tokens,
+  then rows of 512, of 1,024 and, from 40% on, a fifth of the steps in rows of 4,096
+- command: `python -m scripts.tiny_base --tokens {tokens}`
 - mixture: `scripts/tiny_base_skills.py`; Python standard library, sha256 of the corpus
   `{corpus_sha256}`
-- the committed weights were trained while the mixture was being written (the first phase with an
-  earlier form of the labelling samples), so the command gives a like model, not the same bytes
 - optimizer: Muon 0.02 on hidden matrices, AdamW 3e-3 on the rest, linear decay over the last half
-  of each phase
 
 ## Measured skills
-Greedy decoding in float32, fresh samples of the training distribution (training frames and word
-lists, new combinations), share of exactly right answers and of right lines:
+Share of 200 fresh samples of the training distribution (training frames and word lists, new
+combinations) that greedy decoding answers exactly: what is given and what is asked side by side
+(near), or as in training, half of them with other text or other turns between (spread).
 
-| skill | cases | exact | lines |
-|---|---|---|---|
+| skill | near | spread |
+|---|---|---|
 {table}
 
 ## Loss on learned tokens

@@ -14,6 +14,8 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
+from transformers import PreTrainedTokenizerBase
+
 from data_gen.tasks import lexicon, make_window
 from data_gen.tasks.lines import Line
 from data_gen.tasks.niah import prose
@@ -21,6 +23,7 @@ from data_gen.tasks.niah import prose
 Sample = list[tuple[str, str]]
 Parts = tuple[str, str, str]  # given, asked, answer
 nonce = lexicon.nonce
+ANSWER_START = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 _IDENTIFIER = re.compile(r"\b[A-Za-z_]\w{2,}")
 
 
@@ -114,12 +117,13 @@ def draw_line(rng: random.Random, labels: list[str]) -> Line:
     return Line(date, str(rng.randint(1000, 9999)), text, label)
 
 
-def label(rng: random.Random, progress: float, most: int | None = None) -> Parts:
+def label(rng: random.Random, progress: float, most: int | None = None, least: int = 1) -> Parts:
     """One label for each line, by meaning; up to ``most`` lines (else by the curriculum)."""
     most = most or 1 + int(11 * min(1.0, progress * 1.5))
     labels = rng.sample(sorted(lexicon.CATEGORIES), rng.randint(3, 8))
     # Short ones always: they teach the meanings, long ones which line an answer line is for.
-    count = rng.randint(1, min(most, 3)) if rng.random() < 0.4 else rng.randint(1, most)
+    few = rng.random() < 0.4
+    count = max(least, rng.randint(1, min(most, 3) if few else most))
     lines = [draw_line(rng, labels) for _ in range(count)]
     kind = rng.random()
     if kind < 0.15:
@@ -269,7 +273,9 @@ def _replace(text: str, by: dict[str, str]) -> str:
     return _IDENTIFIER.sub(lambda match: by.get(match[0], match[0]), text)
 
 
-def recall(rng: random.Random, vocabulary: Sequence[int], length: int) -> tuple[list[int], list[bool]]:
+def recall(
+    rng: random.Random, vocabulary: Sequence[int], length: int
+) -> tuple[list[int], list[bool]]:
     """``length`` random tokens in which pieces come again: ids, and which of them are learned.
 
     What copying and looking up are made of, in its densest form: a piece is known after its first
@@ -288,4 +294,29 @@ def recall(rng: random.Random, vocabulary: Sequence[int], length: int) -> tuple[
     for piece in pieces:
         ids += piece
         learned += [False] * lead + [True] * (size - lead)
+    return ids, learned
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, sample: Sample, prompts_too: bool
+) -> tuple[list[int], list[bool]]:
+    """Ids as the chat template renders them (thinking off), and which of them are learned."""
+    ids: list[int] = []
+    learned: list[bool] = []
+    last = len(sample) - 1
+    for index, (role, text) in enumerate(sample):
+        if role == "text":
+            head, tail = "", text
+        elif role == "assistant":  # the template keeps the empty thinking of the last turn only
+            start = ANSWER_START if index == last else "<|im_start|>assistant\n"
+            head, tail = start, f"{text}<|im_end|>"
+        else:
+            head, tail = f"<|im_start|>{role}\n{text}<|im_end|>\n", ""
+        for part, is_answer in ((head, False), (tail, True)):
+            more = tokenizer(part, add_special_tokens=False)["input_ids"]
+            ids += more
+            learned += [is_answer or prompts_too] * len(more)
+        if role == "assistant" and index < last:
+            ids += (more := tokenizer("\n")["input_ids"])
+            learned += [False] * len(more)
     return ids, learned

@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_samples():
 def test_a_conversation_has_the_ids_of_the_chat_template(tokenizer):
     sample = [("system", "<1> is a"), ("user", "say b"), ("assistant", "b"), ("user", "and c")]
     answered = [*sample, ("assistant", "c")]
-    ids, learned = tiny_base.encode(tokenizer, answered, prompts_too=False)
+    ids, learned = skills.encode(tokenizer, answered, prompts_too=False)
     prompt = tokenizer.apply_chat_template(
         [{"role": role, "content": text} for role, text in sample],
         add_generation_prompt=True,
