@@ -1,6 +1,6 @@
 """Pretrain the tiny base, the stand-in for Qwen3-8B: from random weights, on a CPU.
 
-    python -m scripts.tiny_base --out assets/tiny-base --tokens 13000000
+    python -m scripts.tiny_base --out assets/tiny-base --tokens 14000000
 
 Writes a ``Qwen3ForCausalLM`` in bf16 with its tokenizer (own byte-level BPE, Qwen3's special
 tokens, the stock Qwen3 chat template) and a card with mixture, tokens, seed, command and measured
@@ -54,7 +54,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("assets/tiny-base"))
-    parser.add_argument("--tokens", type=int, default=13_000_000)
+    parser.add_argument("--tokens", type=int, default=14_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--python-source", type=Path, help="folder of .py files (default: stdlib)")
     parser.add_argument("--work", type=Path, default=Path("runs/tiny-base"), help="checkpoints")
@@ -110,7 +110,7 @@ class Mixture:
             return 256
         if progress < 2 * FIRST:
             return 512
-        return WINDOW if progress > 0.4 and self.rng.random() < 0.2 else 1024
+        return WINDOW if progress > 0.4 and self.rng.random() < 0.1 else 1024
 
     def encoded(
         self, tokenizer: PreTrainedTokenizerFast, progress: float, row: int
@@ -130,7 +130,7 @@ class Mixture:
         shares = (
             (0.46, 0.18, 0.10, 0.18, 0.06, 0.0, 0.0, 0.02)
             if progress < FIRST
-            else (0.08, 0.09, 0.16, 0.16, 0.28, 0.11, 0.05, 0.07)
+            else (0.07, 0.08, 0.12, 0.14, 0.46, 0.06, 0.03, 0.04)
         )
         kinds = (skills.copy, skills.fill, self.skills.substitute, skills.look_up, skills.label,
                  skills.extract, skills.compare, None)  # fmt: skip
@@ -208,14 +208,18 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
 def rows(
     tokenizer: PreTrainedTokenizerFast, mixture: Mixture, total: int, done: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of packed rows: ids and learned-mask of shape (rows, row length)."""
+    """Batches of packed rows: ids and loss weights of shape (rows, row length).
+
+    The answer of one sample weighs as the root of its length: were all tokens equal, a label of
+    one token would be lost beside copies of a hundred.
+    """
     while done < total:
         progress = done / total
         length = mixture.row_length(progress)
         batch: list[list[int]] = []
-        masks: list[list[bool]] = []
+        masks: list[list[float]] = []
         ids: list[int] = []
-        mask: list[bool] = []
+        mask: list[float] = []
         while len(batch) < STEP_TOKENS // length:
             more, learned = mixture.encoded(tokenizer, progress, length)
             more, learned = [*more, tokenizer.pad_token_id], [*learned, False]
@@ -224,9 +228,10 @@ def rows(
             if len(ids) + len(more) > length:
                 gap = length - len(ids)
                 batch.append(ids + [tokenizer.pad_token_id] * gap)
-                masks.append(mask + [False] * gap)
+                masks.append(mask + [0.0] * gap)
                 ids, mask = [], []
-            ids, mask = ids + more, mask + learned
+            weight = max(1, sum(learned)) ** -0.5
+            ids, mask = ids + more, mask + [weight * on for on in learned]
         done += STEP_TOKENS
         yield torch.tensor(batch), torch.tensor(masks)
 
@@ -264,10 +269,10 @@ def train(
 
     begun = saved = time.monotonic()
     first, losses = step, []
-    for ids, learned in rows(tokenizer, mixture, total, step * STEP_TOKENS):
+    for ids, weights in rows(tokenizer, mixture, total, step * STEP_TOKENS):
         progress = step * STEP_TOKENS / total
         scale = min(1.0, (step + 1) / 30) * min(1.0, (1 - progress) / 0.5 + 0.02)
-        losses.append(optimize(model, muon, adam, ids, learned, scale))
+        losses.append(optimize(model, muon, adam, ids, weights, scale))
         step += 1
         if step % 25 == 0:
             seconds = time.monotonic() - begun
@@ -292,15 +297,17 @@ def optimize(
     muon: Muon,
     adam: torch.optim.AdamW,
     ids: torch.Tensor,
-    learned: torch.Tensor,
+    weights: torch.Tensor,
     scale: float,
 ) -> float:
-    """One step on a batch of rows; its mean loss over the learned tokens."""
+    """One step on a batch of rows; its weighted mean loss over the learned tokens."""
     with products():
         output = model.model(input_ids=ids, use_cache=False).last_hidden_state
         # The head runs on learned positions only: three in four tokens are prompt.
-        logits = model.lm_head(output[:, :-1][learned[:, 1:]])
-    loss = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][learned[:, 1:]])
+        logits = model.lm_head(output[:, :-1][weights[:, 1:] > 0])
+    targets, weight = ids[:, 1:][weights[:, 1:] > 0], weights[:, 1:][weights[:, 1:] > 0]
+    losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+    loss = (losses * weight).sum() / weight.sum()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     adam.param_groups[0]["lr"] = 3e-3 * scale

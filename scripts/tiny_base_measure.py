@@ -121,7 +121,7 @@ extract a field, compare), short direct answers to the questions of the task fam
 source. It has never seen a REPL, a code fence or an agent trace, and knows nothing else.
 
 - tokens: {tokens:,}; seed {seed}; the first 12% are copies of a few words in rows of 256 tokens,
-  then rows of 512, of 1,024 and, from 40% on, a fifth of the steps in rows of 4,096
+  then rows of 512, of 1,024 and, from 40% on, a tenth of the steps in rows of 4,096
 - command: `python -m scripts.tiny_base --tokens {tokens}`
 - mixture: `scripts/tiny_base_skills.py`; Python standard library, sha256 of the corpus
   `{corpus_sha256}`

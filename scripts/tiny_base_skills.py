@@ -119,7 +119,7 @@ def draw_line(rng: random.Random, labels: list[str]) -> Line:
 
 def label(rng: random.Random, progress: float, most: int | None = None, least: int = 1) -> Parts:
     """One label for each line, by meaning; up to ``most`` lines (else by the curriculum)."""
-    most = most or 1 + int(11 * min(1.0, progress * 1.5))
+    most = most or 1 + int(7 * min(1.0, max(0.0, progress - 0.5) * 2.5))
     labels = rng.sample(sorted(lexicon.CATEGORIES), rng.randint(3, 8))
     # Short ones always: they teach the meanings, long ones which line an answer line is for.
     few = rng.random() < 0.4

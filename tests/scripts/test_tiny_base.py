@@ -56,11 +56,11 @@ def test_rows_are_whole_samples_within_the_row_length(tokenizer, progress: float
     mixture = tiny_base.Mixture(SOURCE, 0)
     mixture.vocabulary = range(len(tiny_base.SPECIAL_TOKENS), len(tokenizer))
     total = 100 * tiny_base.STEP_TOKENS
-    ids, learned = next(tiny_base.rows(tokenizer, mixture, total, int(total * progress)))
-    assert ids.shape == learned.shape
+    ids, weights = next(tiny_base.rows(tokenizer, mixture, total, int(total * progress)))
+    assert ids.shape == weights.shape
     assert ids.numel() == tiny_base.STEP_TOKENS
-    assert 0.1 < learned.float().mean() < 0.6
-    assert not learned[ids == tokenizer.pad_token_id].any()
+    assert 0.1 < (weights > 0).float().mean() < 0.6
+    assert not weights[ids == tokenizer.pad_token_id].any()
 
 
 def test_recalled_pieces_have_stood_before():
