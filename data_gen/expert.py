@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import re
+import textwrap
 from dataclasses import dataclass
 
 from data_gen.tasks.lexicon import LABEL_PROMPTS
@@ -106,17 +107,24 @@ def _niah(key: str, style: Style) -> list[str]:
 
 
 def _labelled(labels: str, setup: str, expression: str, style: Style) -> list[str]:
-    """Parse, label by sub-calls; then ``setup`` and answer with ``expression``."""
+    """Say what is asked as a function, parse, label by sub-calls; then answer with the function."""
     n = style.names
     ask = style.wording.replace("{labels}", "{names}")
     if style.mistake == "crash":
         ask = ask.replace("{names}", "{missing}")
     size, texts = style.chunk, n["texts"]
+    if style.mistake == "typo":
+        setup = setup.replace(">=", ">")
+        expression = expression.replace("max(", "min(", 1).replace(".count(", ".index(", 1)
+    # What is asked comes first in the code, while the question is near.
+    solve = f"def solve({n['users']}, {n['labels']}):\n"
+    solve += textwrap.indent(f"{setup}return {expression}\n", "    ")
     first = (
+        f'names = "{labels}"\n'
+        f"{solve}"
         f'{n["rows"]} = [r.split(" || ") for r in context.splitlines() if " || " in r]\n'
         f"{n['users']} = [r[1][6:] for r in {n['rows']}]\n"
         f"{texts} = [r[2][10:] for r in {n['rows']}]\n"
-        f'names = "{labels}"\n'
         f'ask = f"{ask}\\n\\n"\n'
         f"parts = [{texts}[i:i + {size}] for i in range(0, len({texts}), {size})]\n"
         f'out = llm_query_batched([ask + "\\n".join(p) for p in parts])\n'
@@ -126,21 +134,18 @@ def _labelled(labels: str, setup: str, expression: str, style: Style) -> list[st
         f"print(len({texts}), len({n['labels']}), {n['labels']}[:3])"
     )
     if style.mistake == "guess":  # counts the words of the text instead of labelling the lines
-        first = f'{n["texts"]} = context.split("\\n")\n{n["users"]} = {n["texts"]}\n'
-        first += f'names = "{labels}"\n{n["labels"]} = context.split()\nprint(len(names))'
-    if style.mistake == "typo":
-        setup = setup.replace(">=", ">")
-        expression = expression.replace("max(", "min(", 1).replace(".count(", ".index(", 1)
-    turns = [_block(first, _PROSE_FIRST[style.prose])]
+        first = f'names = "{labels}"\n{solve}{n["users"]} = context.split("\\n")\n'
+        first += f"{n['labels']} = context.split()\nprint(len({n['labels']}))"
+    call = f"solve({n['users']}, {n['labels']})"
     if style.mistake == "forgets":
-        return [*turns, _block(f"{setup}print({expression})")]
+        return [_block(first, _PROSE_FIRST[style.prose]), _block(f"print({call})")]
     if style.looks_first:
         return [
-            *turns,
-            _block(f"{setup}result = {expression}\nprint(str(result)[:80])"),
+            _block(first, _PROSE_FIRST[style.prose]),
+            _block(f"result = {call}\nprint(str(result)[:80])"),
             _block(_finish("result")),
         ]
-    return [*turns, _block(setup + _finish(expression))]
+    return [_block(first, _PROSE_FIRST[style.prose]), _block(_finish(call))]
 
 
 def _setup(body: str, style: Style) -> tuple[str, str] | None:

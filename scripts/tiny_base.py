@@ -184,7 +184,10 @@ def build_tokenizer(mixture: Mixture, path: Path) -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """The architecture: Qwen3 with grouped queries and untied embeddings, as the 8B has them."""
+    """The architecture: Qwen3 with grouped queries and tied embeddings, as up to 4B.
+
+    Tied, since what can be read can then be written: copying needs no second table of words.
+    """
     return Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=VOCABULARY,
