@@ -7,6 +7,7 @@ The learning rate warms up, then falls linearly to 0 at the last step. Where all
 from __future__ import annotations
 
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from train import checkpoints
 
 COLD_STEPS = 2  # the first ones are slower and say nothing about the rest
 MEASURED_STEPS = 8  # before the first estimate
+RECENT_STEPS = 24  # that the estimate rests on: what slowed the machine a minute ago is over
 SAVING_SECONDS = 3  # kept of the time for writing the adapter
 WORTH_SAYING = 0.03  # a plan that changed by less than this share is not announced again
 
@@ -75,6 +77,7 @@ class Progress(TrainerCallback):
         self.planned_steps = 0
         self.trained_tokens = 0  # in this process, for its speed
         self.trained_seconds = 0.0
+        self._ends: deque[float] = deque(maxlen=RECENT_STEPS + 1)  # when the last steps ended
         self._said_steps = 0
 
     @property
@@ -102,10 +105,10 @@ class Progress(TrainerCallback):
         self.trained_seconds = now - self._begin
         self.trained_tokens = state.num_input_tokens_seen - self._first_tokens
         last_step = state.max_steps
-        if steps == COLD_STEPS:
-            self._warm = now
+        if steps >= COLD_STEPS:
+            self._ends.append(now)
         if steps >= MEASURED_STEPS:
-            a_step = (now - self._warm) / (steps - COLD_STEPS)
+            a_step = (now - self._ends[0]) / (len(self._ends) - 1)
             if steps == MEASURED_STEPS and state.is_world_process_zero:
                 left = a_step * (self.planned_steps - state.global_step)
                 print(f"estimate: {left:.0f} s of training left", flush=True)

@@ -82,6 +82,18 @@ def test_the_plan_grows_again_when_the_machine_gets_quicker(monkeypatch, tmp_pat
     assert run.now - 1000 <= 300
 
 
+def test_a_slow_start_is_soon_forgotten(monkeypatch, tmp_path):
+    run = Run(monkeypatch, tmp_path, max_seconds=300.0)
+    planned: list[int] = []
+
+    def seconds_a_step(step: int) -> float:
+        planned.append(run.schedule.total)
+        return 10.0 if step < 10 else 2.0
+
+    assert run.go(seconds_a_step) == 98
+    assert planned[10 + trainer.RECENT_STEPS + 1] >= 96  # not the mean over all steps: 60
+
+
 def test_time_spent_before_a_kill_counts(monkeypatch, tmp_path):
     run = Run(monkeypatch, tmp_path, max_seconds=300.0, before=200.0)
     assert run.go(lambda step: 5.0) == (100 - 20 - trainer.SAVING_SECONDS) // 5
