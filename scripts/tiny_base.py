@@ -71,10 +71,10 @@ def main() -> None:
     train(model, tokenizer, mixture, args.tokens, args.work / "checkpoint.pt", log)
     args.out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(args.out)
+    tokenizer.save_pretrained(args.out)
     # What is measured is what was written: weights rounded to bf16, products in float32.
     measured = measure(model.float(), tokenizer, mixture.skills, cases=200, exactly=True)
     print(show(measured))
-    tokenizer.save_pretrained(args.out)
     write_card(args.out, model, measured, log, args.tokens, args.seed, mixture.sha256)
     write_text_atomic(args.out / "skills.json", json.dumps(measured, indent=2) + "\n")
 
