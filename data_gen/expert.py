@@ -116,7 +116,8 @@ def _labelled(labels: str, setup: str, expression: str, style: Style) -> list[st
     if style.mistake == "typo":
         setup = setup.replace(">=", ">")
         expression = expression.replace("max(", "min(", 1).replace(".count(", ".index(", 1)
-    # What is asked comes first in the code, while the question is near.
+    # What is asked comes first in the code, while the question is near, and in its own words: the
+    # choice between min and max then stands beside the word that decides it.
     solve = f"def solve({n['users']}, {n['labels']}):\n"
     solve += textwrap.indent(f"{setup}return {expression}\n", "    ")
     first = (
@@ -152,21 +153,22 @@ def _setup(body: str, style: Style) -> tuple[str, str] | None:
     """Code before the answer, and the answer's expression, for a question about labels."""
     users, labels = style.names["users"], style.names["labels"]
     every = 'names.split(", ")'
+    asked = f"# {re.split(' Answer with ', body)[0]}\n"
     if "the most common" in body:
-        return "", f"max({every}, key={labels}.count)"
+        return asked, f"max({every}, key={labels}.count)"
     if "the least common" in body:
-        return "", f"min({every}, key={labels}.count)"
+        return asked, f"min({every}, key={labels}.count)"
     if match := re.match(r"How many lines have the label (\w+)\?", body):
-        return "", f'{labels}.count("{match[1]}")'
+        return asked, f'{labels}.count("{match[1]}")'
     if match := re.match(r"Is the label (\w+) more common or less common than (\w+)\?", body):
         more = f'{labels}.count("{match[1]}") > {labels}.count("{match[2]}")'
-        return "", f'"more common" if {more} else "less common"'
+        return asked, f'"more common" if {more} else "less common"'
     if match := re.match(r"Which user has the most lines with the label (\w+)\?", body):
         setup = f'own = [a for a, b in zip({users}, {labels}) if b == "{match[1]}"]\n'
-        return setup, "max(sorted(set(own)), key=own.count)"
+        return asked + setup, "max(sorted(set(own)), key=own.count)"
     if match := re.match(r"How many lines of user (\d+) have the label (\w+)\?", body):
         pair = f'("{match[1]}", "{match[2]}")'
-        return "", f"list(zip({users}, {labels})).count({pair})"
+        return asked, f"list(zip({users}, {labels})).count({pair})"
     return _pairs(body, users, labels)
 
 
@@ -174,6 +176,7 @@ def _pairs(body: str, users: str, labels: str) -> tuple[str, str] | None:
     many = (
         f"def many(u, *wanted):\n"
         f"    return sum(a == u and b in wanted for a, b in zip({users}, {labels}))\n"
+        f"# {body.partition(' where ')[2].partition('.')[0]}\n"
     )
     both = re.search(
         r"both users have at least (\d+) lines with the label (\w+)(?: or (\w+))?\.", body

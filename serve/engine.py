@@ -39,6 +39,7 @@ from serve.model_files import adapter_exists, check_adapter, check_cached, check
 __all__ = ["Engine", "EngineConfig", "ServeConfig", "command", "environment"]
 
 KEEPER = Path(__file__).with_name("keeper.py")
+VLLM_CPU = Path(__file__).with_name("vllm_cpu.py")
 GRACE_S = 10.0  # vLLM ends about a second after it is asked
 POLL_S = 0.25
 PROGRESS_S = 10.0
@@ -286,14 +287,14 @@ def command(config: EngineConfig, port: int, adapters: dict[str, Path], max_rank
         flat.append("--enforce-eager")
     if adapters:
         rank = next((rank for rank in _RANKS if rank >= max_rank), max_rank)
-        # One slot more than adapters, which stays zero: on the CPU, vLLM 0.32 gives a request for
-        # the base in a mixed batch the slot of index -1, the last one (lora_ops.py).
-        slots = str(len(adapters) + 1)
+        slots = str(len(adapters))
         flat += ["--enable-lora", "--max-loras", slots, "--max-lora-rank", str(rank)]
         flat += ["--lora-modules", *(f"{name}={folder}" for name, folder in adapters.items())]
     # The `vllm` command of the CPU build does not start; the module does in both builds.
-    module = "vllm.entrypoints.openai.api_server"
-    return [sys.executable, "-m", module, *flat, *config.extra_args]
+    server = ["-m", "vllm.entrypoints.openai.api_server"]
+    if adapters and is_cpu_build():
+        server = ["-P", str(VLLM_CPU)]
+    return [sys.executable, *server, *flat, *config.extra_args]
 
 
 def environment(config: EngineConfig, inherited: dict[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlm_executor.card import RLMCard
 from rlm_executor.errors import ConfigError, InputError
 from rlm_executor.files import sha256_file, sha256_text
 from train.config import SFTConfig
@@ -35,6 +36,10 @@ class Inputs:
     def fingerprint(self) -> str:
         """One hash of the whole stamp."""
         return sha256_text(json.dumps(self.stamp, sort_keys=True))
+
+    def reply_limit(self) -> int | None:
+        """Tokens that the card's loop lets a root turn have; None without a card."""
+        return RLMCard.load(self.card).limits.max_tokens_per_turn if self.card else None
 
 
 def find_inputs(config: SFTConfig, run: Path) -> Inputs:

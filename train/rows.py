@@ -118,6 +118,22 @@ def encode(
     return Rows(kept, over_window=len(rows) - len(kept))
 
 
+def check_replies(data: Rows, limit: int) -> None:
+    """Refuse targets that the loop would cut off when they are served.
+
+    Raises:
+        InputError: a target has more than ``limit`` tokens.
+    """
+    long = [row.target_tokens for row in data.kept if row.target_tokens > limit]
+    if long:
+        raise InputError(
+            f"{len(long)} of {len(data.kept)} rows have replies of more tokens than the card's "
+            f"max_tokens_per_turn allows ({limit}; the longest has {max(long)}), so the trained "
+            f"model would be cut off; set `card.limits.max_tokens_per_turn` to {max(long)} or more "
+            "in the data config and make the data again"
+        )
+
+
 def render_prompt(turn: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
     """The text that vLLM makes of a request with these messages."""
     # Parquet fills the fields that only other rows have with None; a request has no such field.

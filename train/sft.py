@@ -76,6 +76,8 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     # Data: token ids and labels, made here, so that TRL changes nothing about them.
     tokenizer = load_tokenizer(inputs)
     data = rows.encode(rows.read_turns(inputs.turns), tokenizer, config.max_length)
+    if limit := inputs.reply_limit():
+        rows.check_replies(data, limit)
     dataset = Dataset.from_dict(
         {
             "input_ids": [row.input_ids for row in data.kept],

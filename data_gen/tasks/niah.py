@@ -2,7 +2,7 @@
 
 Needle, question wording and value types are RULER's (``niah.py`` @c3f5e3b4); the haystack is
 plain generated prose instead of essays, the names are our own adjective-noun lists (three in
-four training keys are made-up words, so that a key must be copied, not chosen). Every window
+four training keys are other words or no words at all, so that a key must be copied, not chosen). Every window
 holds four asked keys and four distractors; a quarter of the keys carry several values. A window of
 2^24 tokens (64 MiB) is streamed in blocks and never held twice.
 """
@@ -10,6 +10,7 @@ holds four asked keys and four distractors; a quarter of the keys carry several 
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Iterator
 
 from data_gen.tasks import lexicon
@@ -94,14 +95,32 @@ def _distinct_keys(
     count: int,
     made_up: float,
 ) -> list[str]:
-    """Adjective-noun keys; a share of ``made_up`` ones, so that training keys are never a list."""
+    """Adjective-noun keys; a share of ``made_up`` ones, so that training keys are no list."""
     keys: dict[str, None] = {}
     while len(keys) < count:
         if rng.random() < made_up:
-            keys[f"{lexicon.nonce(rng)}-{lexicon.nonce(rng)}"] = None
+            keys[f"{_any_word(rng)}-{_any_word(rng)}"] = None
         else:
             keys[f"{rng.choice(adjectives)}-{rng.choice(nouns)}"] = None
     return list(keys)
+
+
+_THINGS = sorted(
+    {thing for things in lexicon.CATEGORIES.values() for thing in things}
+    - {*lexicon.NEEDLE_ADJECTIVES_TEST, *lexicon.NEEDLE_NOUNS_TEST}
+)
+
+
+def _any_word(rng: random.Random) -> str:
+    """Syllables, the name of a thing, or letters in any order: every token gets copied."""
+    kind = rng.randrange(4)
+    if kind < 2:
+        return lexicon.nonce(rng)
+    if kind == 2:
+        return rng.choice(_THINGS)
+    letters = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 6)))
+    doubled = rng.randrange(len(letters))
+    return letters[: doubled + 1] + letters[doubled:]
 
 
 def _value(

@@ -254,6 +254,7 @@ def test_the_command_holds_what_the_config_says(tiny_adapter: Path) -> None:
     assert "--kv-cache-memory-bytes 536870912" in line and "--dtype float32" in line
     assert f"--max-lora-rank 16 --lora-modules rlm={tiny_adapter} --seed 1" in line
     assert json.dumps({"enable_thinking": False}) in line and "--enforce-eager" in line
+    assert "--max-loras 1 " in line and (str(VLLM_CPU) in line) == is_cpu_build()
     bare = command(config.model_copy(update={"enforce_eager": False}), 8001, {}, 0)
     assert not {"--enable-lora", "--enforce-eager"} & set(bare)
 

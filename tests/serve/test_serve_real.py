@@ -96,7 +96,7 @@ def running(engine: Engine) -> float:
 
 
 async def test_base_and_adapter_keep_apart_in_one_batch(vllm_base_url: str, vllm_lora: str) -> None:
-    """vLLM's CPU build lends the last adapter slot to the base's requests: it must be empty."""
+    """Of itself vLLM's CPU build gives the base's requests in a mixed batch the last adapter."""
     async with httpx.AsyncClient(base_url=vllm_base_url, timeout=300) as client:
 
         async def mean_logprob(model: str, number: int) -> float:

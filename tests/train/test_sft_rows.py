@@ -121,3 +121,11 @@ async def test_vllm_serves_the_ids_that_are_trained(vllm_base_url: str, base_fol
             reply = await client.post(f"{vllm_base_url}/chat/completions", json=request)
             served = reply.json()["prompt_token_ids"]
             assert served == row.input_ids[: row.labels.count(rows.IGNORED)]
+
+
+def test_a_reply_that_the_loop_would_cut_is_refused(tokenizer: PreTrainedTokenizerBase):
+    data = rows.encode(tiny.turns(4), tokenizer, 4096)
+    longest = max(row.target_tokens for row in data.kept)
+    rows.check_replies(data, longest)
+    with pytest.raises(InputError, match=f"max_tokens_per_turn.* to {longest} or more"):
+        rows.check_replies(data, longest - 1)

@@ -1,0 +1,1 @@
+"""A stand-in for vLLM, for tests of what runs it."""
