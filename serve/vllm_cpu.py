@@ -46,7 +46,7 @@ class GroupedLoRA(PunicaWrapperCPU):  # type: ignore[misc]
     def _shrink(
         self, y: torch.Tensor, x: torch.Tensor, weights: torch.Tensor, scale: float
     ) -> None:
-        """``y = scale * x @ A.T``; y [tokens, rank], x [tokens, in], weights [slots, 1, rank, in]."""
+        """``y = scale * x @ A.T`` for x [tokens, in] and weights [slots, 1, rank, in]."""
         for slot, rows in self.groups:
             y[rows] = (x[rows].to(y.dtype) @ matrix(weights, slot).to(y.dtype).T) * scale
 

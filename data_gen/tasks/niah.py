@@ -2,9 +2,9 @@
 
 Needle, question wording and value types are RULER's (``niah.py`` @c3f5e3b4); the haystack is
 plain generated prose instead of essays, the names are our own adjective-noun lists (three in
-four training keys are other words or no words at all, so that a key must be copied, not chosen). Every window
-holds four asked keys and four distractors; a quarter of the keys carry several values. A window of
-2^24 tokens (64 MiB) is streamed in blocks and never held twice.
+four training keys are other words or no words at all, so that a key must be copied, not chosen).
+Every window holds four asked keys and four distractors; a quarter of the keys carry several values.
+A window of 2^24 tokens (64 MiB) is streamed in blocks and never held twice.
 """
 
 from __future__ import annotations

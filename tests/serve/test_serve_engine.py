@@ -20,12 +20,14 @@ import pytest
 import serve.engine
 from rlm_executor.errors import EnvironmentFault
 from serve.engine import (
+    VLLM_CPU,
     Engine,
     EngineConfig,
     check_port,
     command,
     environment,
     free_port,
+    is_cpu_build,
     native_dtype,
 )
 
