@@ -173,28 +173,23 @@ def _setup(body: str, style: Style) -> tuple[str, str] | None:
 
 
 def _pairs(body: str, users: str, labels: str) -> tuple[str, str] | None:
-    many = (
-        f"def many(u, *wanted):\n"
-        f"    return sum(a == u and b in wanted for a, b in zip({users}, {labels}))\n"
-        f"# {body.partition(' where ')[2].partition('.')[0]}\n"
-    )
-    both = re.search(
-        r"both users have at least (\d+) lines with the label (\w+)(?: or (\w+))?\.", body
-    )
-    other = re.search(
-        r"one user has at least (\d+) lines with the label (\w+) and the other user has at least "
-        r"(\d+) lines with the label (\w+)\.",
-        body,
-    )
-    if both:
-        wanted = ", ".join(f'"{name}"' for name in both.groups()[1:] if name)
-        sets = f"one = {{u for u in {users} if many(u, {wanted}) >= {both[1]}}}\ntwo = one\n"
-    elif other:
-        sets = (
-            f'one = {{u for u in {users} if many(u, "{other[2]}") >= {other[1]}}}\n'
-            f'two = {{u for u in {users} if many(u, "{other[4]}") >= {other[3]}}}\n'
-        )
-    else:
+    """The condition stays in the question's words and the code takes it apart.
+
+    A small model copies a sentence whole, but put a threshold that it had just copied right into a
+    comment wrong into the code below it (30 of 40 runs, always the same two numbers).
+    """
+    asked = re.search(r" where ((?:both|one) users? ha(?:ve|s) at least \d+ lines [^.]+)\.", body)
+    if asked is None:
         return None
-    pairs = "pairs = sorted({(min(a, b), max(a, b)) for a in one for b in two if a != b})\n"
-    return many + sets + pairs, '"\\n".join(f"({a}, {b})" for a, b in pairs)'
+    setup = (
+        f'asked = "{asked[1]}"\n'
+        "sets = []\n"
+        'for part in asked.split(" and "):\n'
+        '    least, wanted = part.split(" lines with the label ")\n'
+        '    least, wanted = int(least.split()[-1]), wanted.split(" or ")\n'
+        f"    own = [a for a, b in zip({users}, {labels}) if b in wanted]\n"
+        "    sets.append({u for u in own if own.count(u) >= least})\n"
+        "one, two = sets[0], sets[-1]\n"
+        "pairs = sorted({(min(a, b), max(a, b)) for a in one for b in two if a != b})\n"
+    )
+    return setup, '"\\n".join(f"({a}, {b})" for a, b in pairs)'
