@@ -176,7 +176,7 @@ def _pairs(body: str, users: str, labels: str) -> tuple[str, str] | None:
     """The condition stays in the question's words and the code takes it apart.
 
     A small model copies a sentence whole, but put a threshold that it had just copied right into a
-    comment wrong into the code below it (30 of 40 runs, always the same two numbers).
+    comment wrong into the code below it (30 of 40 runs).
     """
     asked = re.search(r" where ((?:both|one) users? ha(?:ve|s) at least \d+ lines [^.]+)\.", body)
     if asked is None:

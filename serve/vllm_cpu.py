@@ -36,7 +36,7 @@ def rows_by_adapter(slots: torch.Tensor) -> list[tuple[int, Rows]]:
 
 
 class GroupedLoRA(PunicaWrapperCPU):  # type: ignore[misc]
-    """vLLM's CPU wrapper with its four products done a group of tokens at a time."""
+    """vLLM's CPU wrapper with the products of its linear layers done a group of tokens at a time."""
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         """Once a step, before its layers."""
@@ -65,13 +65,7 @@ class GroupedLoRA(PunicaWrapperCPU):  # type: ignore[misc]
             product = x[rows].to(y.dtype) @ matrix(weights, slot).to(y.dtype).T
             part[rows] = part[rows] + product if add_inputs else product
 
-    def _expand(
-        self, y: torch.Tensor, x: torch.Tensor, weights: torch.Tensor, add_inputs: bool
-    ) -> None:
-        self._expand_slice(y, x, weights, 0, weights.shape[-2], add_inputs)
-
     _shrink_prefill = _shrink_decode = _shrink
-    _expand_prefill = _expand_decode = _expand
     _expand_slice_prefill = _expand_slice_decode = _expand_slice
 
 
