@@ -36,7 +36,7 @@ def rows_by_adapter(slots: torch.Tensor) -> list[tuple[int, Rows]]:
 
 
 class GroupedLoRA(PunicaWrapperCPU):  # type: ignore[misc]
-    """vLLM's CPU wrapper with the products of its linear layers done a group of tokens at a time."""
+    """vLLM's CPU wrapper with the linear layers done a group of tokens at a time."""
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         """Once a step, before its layers."""

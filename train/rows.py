@@ -129,8 +129,8 @@ def check_replies(data: Rows, limit: int) -> None:
         raise InputError(
             f"{len(long)} of {len(data.kept)} rows have replies of more tokens than the card's "
             f"max_tokens_per_turn allows ({limit}; the longest has {max(long)}), so the trained "
-            f"model would be cut off; set `limits.max_tokens_per_turn` to {max(long)} or more in the "
-            "rlm.json beside the dataset (the data can stay)"
+            f"model would be cut off; set `limits.max_tokens_per_turn` to {max(long)} or more in "
+            "the rlm.json beside the dataset (the data can stay)"
         )
 
 
