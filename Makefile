@@ -54,7 +54,7 @@ test: lint ## style, the small demo, then all tests; a skip that is not listed f
 	$(PY) -m pytest --gate $(ARGS)
 
 bench-%: setup ## run scripts/bench_NAME.py
-	$(PY) scripts/bench_$*.py $(ARGS)
+	$(PY) -m scripts.bench_$* $(ARGS)
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

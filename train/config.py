@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,8 +21,10 @@ class SFTConfig(Config):
     lora_r: int = Field(default=16, ge=1, le=512)  # 512 is the highest rank that vLLM serves
     lora_alpha: int = Field(default=32, ge=1)
     epochs: float = Field(default=1, gt=0)
-    batch_size: int = Field(default=16, ge=1)  # rows an optimizer step, over all processes
-    rows_per_forward: int = Field(default=4, ge=1)  # of them in one forward pass of one process
+    # tree: an example is a run with all its turns, what they repeat computed once; turns: a row.
+    packing: Literal["tree", "turns"] = "tree"
+    batch_size: int = Field(default=16, ge=1)  # examples an optimizer step, over all processes
+    forward_size: int = Field(default=4, ge=1)  # of them in one forward pass of one process
     max_length: int = Field(gt=0)  # tokens; longer rows are counted and left out, never cut
     optimizer: str = "adamw_torch"  # a name that transformers knows
     max_minutes: float | None = Field(default=None, gt=0)  # None: as long as the epochs take
@@ -31,10 +33,10 @@ class SFTConfig(Config):
 
     @model_validator(mode="after")
     def _whole_forwards(self) -> Self:
-        if self.batch_size % self.rows_per_forward:
+        if self.batch_size % self.forward_size:
             raise ValueError(
-                f"batch_size {self.batch_size} must be a multiple of rows_per_forward "
-                f"{self.rows_per_forward}"
+                f"batch_size {self.batch_size} must be a multiple of forward_size "
+                f"{self.forward_size}"
             )
         return self
 
@@ -42,13 +44,13 @@ class SFTConfig(Config):
         """Forward passes of one process in an optimizer step.
 
         Raises:
-            ConfigError: the rows of a step can't be shared out evenly.
+            ConfigError: the examples of a step can't be shared out evenly.
         """
-        at_once = self.rows_per_forward * processes
+        at_once = self.forward_size * processes
         if self.batch_size % at_once:
             raise ConfigError(
                 "batch_size",
-                f"{self.batch_size} is no multiple of {self.rows_per_forward} rows_per_forward on "
+                f"{self.batch_size} is no multiple of {self.forward_size} forward_size on "
                 f"{processes} processes",
                 f"use a multiple of {at_once}",
             )

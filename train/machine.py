@@ -1,11 +1,12 @@
 """What this machine trains with: device, threads, number format, attention.
 
-    machine = find_machine()       # decided from the hardware, printed by the caller
-    machine.prepare()              # before the model is loaded
+    machine = find_machine("tree")     # decided from the hardware, printed by the caller
+    machine.prepare()                  # before the model is loaded
 
-On a CPU most of the time of a stock run goes to three things that are exact to leave out: padding
-(rows are laid end to end), attention between rows that then lie side by side (``attend_rows``
-goes row by row), and the vocabulary projection of positions that carry no loss.
+On a CPU most of the time of a stock run goes to what is exact to leave out: padding (rows are laid
+end to end), what rows repeat of each other (they are a tree), attention between rows that then lie
+side by side (``attend_rows`` goes row by row), and the vocabulary projection of positions that
+carry no loss.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ class Machine:
         )
 
 
-def find_machine() -> Machine:
-    """Decide from the hardware and the launcher's environment."""
+def find_machine(packing: str) -> Machine:
+    """Decide from the hardware, the launcher's environment and how rows are laid."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     if torch.cuda.is_available() and not on_cpu:
-        flash = importlib.util.find_spec("flash_attn") is not None
+        flash = packing == "turns" and importlib.util.find_spec("flash_attn") is not None
         attention = "flash_attention_2" if flash else ROW_BY_ROW
         threads = torch.get_num_threads()
         return Machine("cuda", processes, threads, torch.bfloat16, True, attention)
@@ -88,21 +89,43 @@ def attend_rows(
     dropout: float = 0.0,
     scaling: float | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
+    cu_seq_lens_k: torch.Tensor | None = None,
+    paths: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each row of a batch laid end to end.
+    """Causal attention within each row of a batch laid end to end, or of a tree (``train.tree``).
 
-    The stock ``sdpa`` computes all pairs of positions and masks those of other rows away.
+    In a tree ``query`` holds the tokens that each row brought along, and ``paths`` says where all
+    tokens of each row lie. The stock ``sdpa`` computes all pairs of positions and masks those of
+    other rows away.
     """
     lengths = [query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.diff().tolist()
-    rows = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    seen_lengths = lengths
+    if paths is not None and cu_seq_lens_k is not None:
+        key, value = key.index_select(2, paths), value.index_select(2, paths)
+        seen_lengths = cu_seq_lens_k.diff().tolist()
+    rows = zip(
+        query.split(lengths, 2),
+        key.split(seen_lengths, 2),
+        value.split(seen_lengths, 2),
+        strict=True,
+    )
     seen = [
         torch.nn.functional.scaled_dot_product_attention(
-            *row, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True
+            *row, **causal(row[0], row[1]), dropout_p=dropout, scale=scaling, enable_gqa=True
         )
         for row in rows
     ]
     return torch.cat(seen, 2).transpose(1, 2).contiguous(), None
+
+
+def causal(query: torch.Tensor, key: torch.Tensor) -> dict[str, Any]:
+    """The mask for queries that are the last positions of the keys."""
+    new, all_of_it = query.shape[2], key.shape[2]
+    if new == all_of_it:
+        return {"is_causal": True}
+    mask = torch.ones(new, all_of_it, dtype=torch.bool, device=query.device)
+    return {"attn_mask": mask.tril(all_of_it - new)}
 
 
 def no_mask(*_: Any, **__: Any) -> None:

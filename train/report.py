@@ -36,14 +36,15 @@ def print_plan(
     share = data.target_tokens / data.tokens
     steps = planned_steps(config, data)
     card = inputs.card.name if inputs.card else "none"
+    unit = "runs" if config.packing == "tree" else "rows"
     limit = f"{config.max_minutes:g} minutes at most" if config.max_minutes else "no time limit"
     print(
         f"{config.output}: base={inputs.base_name} dataset={config.dataset} card={card}\n"
         f"rows={len(data.kept)} over_window={data.over_window} (max_length {config.max_length}) "
         f"tokens={data.tokens} target_tokens={data.target_tokens} ({share:.0%}) "
         f"longest={data.longest}\n"
-        f"steps={steps} ({config.epochs:g} epochs, {config.batch_size} rows a step, "
-        f"{config.rows_per_forward} a forward) {limit}\n"
+        f"steps={steps} ({config.epochs:g} epochs, {config.batch_size} {unit} a step, "
+        f"{config.forward_size} a forward) {limit}\n"
         f"lora r={config.lora_r} alpha={config.lora_alpha} on {layers} linear layers, "
         f"{trained} of {total} parameters ({trained / total:.1%})\n"
         f"learning_rate={config.learning_rate:g} warmup={config.warmup:g} then linear to 0, "
@@ -77,9 +78,9 @@ def measure(
         "steps": trainer.state.global_step,
         "planned_steps": planned_steps(config, data),
         "epochs": round(trainer.state.epoch or 0.0, 3),
-        "trained_tokens": trainer.state.num_input_tokens_seen,
+        "forwarded_tokens": trainer.state.num_input_tokens_seen,
         "seconds": round(progress.seconds, 1),
-        "tokens_per_second": round(progress.trained_tokens / max(progress.trained_seconds, 1e-9)),
+        "tokens_per_second": round(progress.forwarded_tokens / max(progress.trained_seconds, 1e-9)),
         "final_loss": round(loss, 4),
         "final_accuracy": round(accuracy, 4),
         "lora_parameters": parameters(trainer)[0],
@@ -89,7 +90,8 @@ def measure(
 
 def planned_steps(config: SFTConfig, data: Rows) -> int:
     """Optimizer steps of all epochs."""
-    return math.ceil(config.epochs * math.ceil(len(data.kept) / config.batch_size))
+    examples = len(data.runs if config.packing == "tree" else data.kept)
+    return math.ceil(config.epochs * math.ceil(examples / config.batch_size))
 
 
 def parameters(trainer: Trainer) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from rlm_executor.errors import InputError
 
 COLUMNS = ("prompt", "completion", "chat_template_kwargs")
+RUN = "task_id"  # says which rows are of one run; a dataset need not have it
 IGNORED = -100  # the label of a position without loss
 
 
@@ -30,6 +31,7 @@ class Row:
 
     input_ids: list[int]
     labels: list[int]
+    run: str = ""  # rows of one run stand side by side; "" is a run of its own
 
     @property
     def target_tokens(self) -> int:
@@ -55,6 +57,17 @@ class Rows:
         return sum(row.target_tokens for row in self.kept)
 
     @property
+    def runs(self) -> list[list[Row]]:
+        """The rows, run by run."""
+        found: list[list[Row]] = []
+        for row in self.kept:
+            if found and row.run and found[-1][-1].run == row.run:
+                found[-1].append(row)
+            else:
+                found.append([row])
+        return found
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest row."""
         return max(len(row.input_ids) for row in self.kept)
@@ -77,7 +90,8 @@ def read_turns(path: Path) -> list[dict[str, Any]]:
                 f"{path} has no column {', '.join(missing)} (it has {', '.join(schema.names)}); "
                 "make the dataset again with data_gen"
             )
-        turns = pyarrow.parquet.read_table(path, columns=list(COLUMNS)).to_pylist()
+        columns = [*COLUMNS, *({RUN} & {*schema.names})]
+        turns = pyarrow.parquet.read_table(path, columns=columns).to_pylist()
     except FileNotFoundError as error:
         raise InputError(f"no dataset at {path}; make it first (`make data`)") from error
     except (pyarrow.ArrowException, OSError) as error:
@@ -105,8 +119,12 @@ def encode(
     prompt_ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     target_ids = tokenizer(targets, add_special_tokens=False)["input_ids"]
     rows = [
-        Row([*prompt, *target, stop], [IGNORED] * len(prompt) + [*target, stop])
-        for prompt, target in zip(prompt_ids, target_ids, strict=True)
+        Row(
+            [*prompt, *target, stop],
+            [IGNORED] * len(prompt) + [*target, stop],
+            turn.get(RUN) or "",
+        )
+        for turn, prompt, target in zip(turns, prompt_ids, target_ids, strict=True)
     ]
     kept = [row for row in rows if len(row.input_ids) <= max_length]
     if not kept:

@@ -68,9 +68,10 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     from train.model import load_base, load_tokenizer
     from train.report import measure, print_plan
     from train.trainer import Progress, Trainer
+    from train.tree import collate
 
     # Machine: what the numbers will be computed with.
-    machine = find_machine()
+    machine = find_machine(config.packing)
     machine.prepare()
 
     # Data: token ids and labels, made here, so that TRL changes nothing about them.
@@ -78,10 +79,13 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     data = rows.encode(rows.read_turns(inputs.turns), tokenizer, config.max_length)
     if limit := inputs.reply_limit():
         rows.check_replies(data, limit)
+    tree = config.packing == "tree"
+    examples = data.runs if tree else [[row] for row in data.kept]
     dataset = Dataset.from_dict(
         {
-            "input_ids": [row.input_ids for row in data.kept],
-            "labels": [row.labels for row in data.kept],
+            "input_ids": [[token for row in run for token in row.input_ids] for run in examples],
+            "labels": [[label for row in run for label in row.labels] for run in examples],
+            "seq_lengths": [[len(row.input_ids) for row in run] for run in examples],
         }
     )
 
@@ -95,8 +99,8 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
         task_type="CAUSAL_LM",
     )
 
-    # Trainer: rows laid end to end (padding_free), in an order that depends on the seed alone.
-    steps_an_epoch = -(-len(data.kept) // config.batch_size)
+    # Trainer: rows in a prefix tree, or end to end, in an order that depends on the seed alone.
+    steps_an_epoch = -(-len(examples) // config.batch_size)
     found = checkpoints.latest(work, inputs.fingerprint)
     progress = Progress(
         inputs.fingerprint,
@@ -109,6 +113,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
         model=model,
         processing_class=tokenizer,
         train_dataset=dataset,
+        data_collator=collate if tree else None,
         peft_config=lora,
         callbacks=[progress],
         args=TRLConfig(
@@ -118,10 +123,10 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             optim=config.optimizer,
             weight_decay=0.0,
             num_train_epochs=config.epochs,
-            per_device_train_batch_size=config.rows_per_forward,
+            per_device_train_batch_size=config.forward_size,
             gradient_accumulation_steps=config.forwards_a_step(machine.processes),
             seed=config.seed,
-            padding_free=True,
+            padding_free=not tree,
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
             bf16=machine.bf16,

@@ -75,7 +75,7 @@ class Progress(TrainerCallback):
         self.started, self.before = started, before
         self.save_seconds, self.max_seconds = save_seconds, max_seconds
         self.planned_steps = 0
-        self.trained_tokens = 0  # in this process, for its speed
+        self.forwarded_tokens = 0  # in this process, for its speed
         self.trained_seconds = 0.0
         self._ends: deque[float] = deque(maxlen=RECENT_STEPS + 1)  # when the last steps ended
         self._said_steps = 0
@@ -103,7 +103,7 @@ class Progress(TrainerCallback):
         now = time.monotonic()
         steps = state.global_step - self._first_step
         self.trained_seconds = now - self._begin
-        self.trained_tokens = state.num_input_tokens_seen - self._first_tokens
+        self.forwarded_tokens = state.num_input_tokens_seen - self._first_tokens
         last_step = state.max_steps
         if steps >= COLD_STEPS:
             self._ends.append(now)

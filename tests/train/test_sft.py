@@ -71,7 +71,7 @@ def test_numbers_of_a_run(finished):
     metrics = json.loads((run / "sft" / "metrics.json").read_text())
     assert (metrics["rows"], metrics["dropped"]) == (22, 1)
     assert metrics["steps"] == metrics["planned_steps"] == 12  # 2 epochs of 6, 4 rows a step
-    assert metrics["trained_tokens"] == 2 * metrics["tokens"]  # no padding, nothing twice
+    assert metrics["target_tokens"] < metrics["forwarded_tokens"] < 2 * metrics["tokens"]  # a tree
     assert 0 < metrics["target_tokens"] < metrics["tokens"]
     assert metrics["tokens_per_second"] > 0
     lines = printed.splitlines()
@@ -82,6 +82,19 @@ def test_numbers_of_a_run(finished):
     first, last = (float(line.split("loss=")[1].split()[0]) for line in (steps[0], steps[-1]))
     assert last < 0.95 * first
     assert all(" tok/s=" in line and " left=" in line for line in steps)
+
+
+@pytest.mark.real_trl
+def test_rows_end_to_end_are_trained_too(finished, tiny_base, tmp_path, monkeypatch):
+    config = tiny.write_run(tmp_path, tiny_base)
+    arguments = ["--config", config, "--run", tmp_path, "--set", "packing=turns"]
+    call(*arguments, monkeypatch=monkeypatch)
+    metrics, tree = (
+        json.loads((run / "sft" / "metrics.json").read_text()) for run in (tmp_path, finished[0])
+    )
+    assert metrics["forwarded_tokens"] == 2 * metrics["tokens"]  # no padding, nothing twice
+    assert metrics["target_tokens"] == tree["target_tokens"]
+    assert metrics["final_loss"] == pytest.approx(tree["final_loss"], rel=0.02)
 
 
 @pytest.mark.real_trl
@@ -125,7 +138,7 @@ def test_a_killed_run_ends_with_the_weights_of_a_whole_one(finished, tmp_path, m
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
     metrics = [json.loads((run / "sft/metrics.json").read_text()) for run in (whole, tmp_path)]
-    assert metrics[0]["trained_tokens"] == metrics[1]["trained_tokens"]
+    assert metrics[0]["forwarded_tokens"] == metrics[1]["forwarded_tokens"]
     assert metrics[0]["final_loss"] == metrics[1]["final_loss"]
 
 
@@ -152,7 +165,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(tiny_base: Path, tmp_path: Path
         ("--set", "base=configs"): "base: configs: lacks config.json",
         ("--set", "dataset=missing"): "no dataset at ",
         ("--set", "learning_rat=1"): "learning_rat: is not a known field; did you mean",
-        ("--set", "rows_per_forward=3"): "must be a multiple of rows_per_forward 3",
+        ("--set", "forward_size=3"): "must be a multiple of forward_size 3",
         ("--config", tmp_path / "none.yaml"): "none.yaml: cannot be read",
     }
     for change, message in wrong.items():

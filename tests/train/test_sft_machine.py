@@ -95,8 +95,8 @@ def test_bf16_only_where_the_cpu_multiplies_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert not machine.find_machine().bf16
+    assert not machine.find_machine("tree").bf16
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    found = machine.find_machine()
+    found = machine.find_machine("tree")
     assert found.bf16 and found.device == "cpu" and found.dtype == torch.float32
     assert "products=bf16" in str(found)

@@ -84,7 +84,7 @@ def write_run(folder: Path, base: Path, **changes: Any) -> Path:
         "lora_alpha": 8,
         "epochs": 2,
         "batch_size": 4,
-        "rows_per_forward": 2,
+        "forward_size": 2,
         "max_length": 160,
         **changes,
     }
