@@ -27,6 +27,7 @@ def turn_rows(attempt: dict[str, Any], journal: Path) -> list[dict[str, Any]]:
             "prompt": turn.messages,
             "completion": [{"role": "assistant", "content": turn.reply}],
             "chat_template_kwargs": NO_THINKING,
+            "run": attempt["task_id"],
             "task_id": attempt["task_id"],
             "family": attempt["family"],
             "turn": index,

@@ -3,12 +3,14 @@
     python -m data_gen.direct --config configs/data/tiny-direct.yaml --run runs/demo
 
 As many examples as the loop's data has trajectories, drawn at lengths that fit the window; the
-prompt is the whole context and the question, the completion is the gold answer.
+prompt is the whole context and the question, the completion is the gold answer. Several questions
+share a context, as in the evaluation, so that training reads it once for all of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import time
 from pathlib import Path
@@ -18,17 +20,19 @@ from pydantic import Field
 
 from data_gen import dataset
 from data_gen.tasks import check_seed, make_window
+from data_gen.tasks.task import Task, Window
 from rlm_executor.cli import run_cli
 from rlm_executor.config import Config, load_config
 from rlm_executor.files import sha256_text
 
 
 class DirectConfig(Config):
-    """How many examples of which families, lengths (tokens, bytes/4) and seeds."""
+    """How many examples of which families, lengths (tokens, bytes/4; with weights) and seeds."""
 
     keep: int = Field(gt=0)
+    questions: int = Field(default=1, gt=0)  # about one context
     families: dict[str, float]
-    lengths: list[int]
+    lengths: dict[int, float]
     first_seed: int = 300_000
 
 
@@ -49,29 +53,39 @@ def main() -> None:
         return
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    dataset.write_parquet(
-        folder / "dataset", {"turns": [example(config, index) for index in range(config.keep)]}
-    )
+    dataset.write_parquet(folder / "dataset", {"turns": examples(config)})
     dataset.mark_done(folder, digest, time.monotonic() - started)
     print(f"direct-data: {config.keep} examples in {time.monotonic() - started:.0f} s")
 
 
-def example(config: DirectConfig, index: int) -> dict[str, Any]:
-    """Training row ``index``: context and question, and the gold answer."""
-    rng = random.Random(f"direct/{config.first_seed + index}")
-    family = rng.choices(list(config.families), list(config.families.values()))[0]
-    seed = config.first_seed + index
-    check_seed(seed, "train")
-    window = make_window(family, rng.choice(config.lengths), seed, 1)
-    task = window.tasks[0]
-    joint = "\n" if family == "pairs" else ", "
+def examples(config: DirectConfig) -> list[dict[str, Any]]:
+    """The training rows: context and question, and the gold answer."""
+    rows: list[dict[str, Any]] = []
+    for number in itertools.count():
+        if len(rows) >= config.keep:
+            return rows[: config.keep]
+        seed = config.first_seed + number
+        check_seed(seed, "train")
+        rng = random.Random(f"direct/{seed}")
+        family = rng.choices(list(config.families), list(config.families.values()))[0]
+        length = rng.choices(list(config.lengths), list(config.lengths.values()))[0]
+        window = make_window(family, length, seed, config.questions)
+        text = window.text()
+        rows += [example(window, text, task) for task in window.tasks]
+    raise AssertionError("not reached")
+
+
+def example(window: Window, text: str, task: Task) -> dict[str, Any]:
+    """One row; those of a window are one run to the trainer."""
+    joint = "\n" if task.family == "pairs" else ", "
     answer = task.answer if isinstance(task.answer, str) else joint.join(task.answer)
     return {
-        "prompt": [{"role": "user", "content": f"{window.text()}\n\n{task.question}"}],
+        "prompt": [{"role": "user", "content": f"{text}\n\n{task.question}"}],
         "completion": [{"role": "assistant", "content": answer}],
         "chat_template_kwargs": dataset.NO_THINKING,
+        "run": window.id,
         "task_id": task.id,
-        "family": family,
+        "family": task.family,
         "turn": 0,
         "turns": 1,
     }

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from rlm_executor.errors import InputError
 
 COLUMNS = ("prompt", "completion", "chat_template_kwargs")
-RUN = "task_id"  # says which rows are of one run; a dataset need not have it
+RUN = "run"  # says which rows are of one run; a dataset need not have it
 IGNORED = -100  # the label of a position without loss
 
 
