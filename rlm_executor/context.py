@@ -8,6 +8,7 @@ The worker process maps the descriptor and makes one ``str`` of it, so 64 MiB ar
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import weakref
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlm_executor.errors import InputError
+
+SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class Context:
 
     type = "str"
 
-    def __init__(self, descriptor: int, label: str) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, label: str, path: str | None = None) -> None:
+        self._descriptor, self._path = descriptor, path
         self._sha256: str | None = None
         self.label = label  # file name or "text": for error messages
         self.bytes = os.fstat(descriptor).st_size
@@ -48,10 +51,11 @@ class Context:
     @classmethod
     def from_text(cls, text: str) -> Context:
         """A context held in memory."""
-        descriptor = os.memfd_create("context", os.MFD_CLOEXEC)
+        descriptor = os.memfd_create("context", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         data = memoryview(text.encode("utf-8", "replace"))
         while data:
             data = data[os.write(descriptor, data) :]
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)  # nobody changes it any more
         return cls(descriptor, "text")
 
     @classmethod
@@ -65,9 +69,15 @@ class Context:
             what = "is a folder, not a file" if path.is_dir() else "does not exist"
             raise InputError(f"context {path} {what}; give a UTF-8 text file")
         try:
-            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path.name)
+            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path.name, path.name)
         except OSError as error:
             raise InputError(f"context {path} cannot be read ({error.strerror})") from error
+
+    def file(self, name: str) -> str | None:
+        """The text of the file that this context was made of, under its name; else None."""
+        if name != self._path:
+            return None
+        return os.pread(self._descriptor, self.bytes, 0).decode("utf-8", "replace")
 
     def fileno(self) -> int:
         """The descriptor that goes to the worker; it stays ours."""

@@ -61,6 +61,10 @@ class Dialect(Config):
         "The REPL process ended during this cell ({reason}). A new one is ready: context is "
         "there, but all other variables are gone."
     )
+    restored: str = (
+        "The REPL process ended during this cell ({reason}). A new one is ready, and your earlier "
+        "cells were run again in it: their variables are there, what this cell made is not."
+    )
     landing: str = (
         "Stop here: {reason}. No further output will be shown.\n\n{state}\n\n"
         "Give your best final answer now from what you know: either a last ```repl block that "
@@ -97,7 +101,8 @@ class Dialect(Config):
         if last.status == "timeout":
             error += "\n" + self.timed_out.format(seconds=limits.cell_timeout_s)
         elif last.status == "died":
-            error = self.died.format(reason=last.error)
+            told = self.restored if last.restored else self.died
+            error = told.format(reason=last.error)
         if len(error) > max_chars // 2:
             error = error[: max_chars // 4] + "\n...\n" + error[-(max_chars // 4) :]
         output = "".join(cell.output for cell in cells)

@@ -45,6 +45,7 @@ class RLMResult:
     root: Usage
     sub: Usage
     seconds: float
+    posture: str  # what held the code, as name=value words
     journal: Path | None
 
 
@@ -53,7 +54,7 @@ class RLM:
 
     ``limits`` replace the card's; ``prelude`` is a worked example, put after the system message;
     ``journal`` is the file of one run's events, each of which ``on_event`` gets too; ``task`` is
-    kept in its first line.
+    kept in its first line; ``isolation`` says what holds the code (``sandbox.tiers``).
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class RLM:
         prelude: list[Message] | None = None,
         task: dict[str, Any] | None = None,
         on_event: Callable[[dict[str, Any]], None] | None = None,
+        isolation: str = "sealed",
     ) -> None:
+        self.isolation = isolation
         self.root, self.sub = root, sub
         self.card = card.model_copy(update={"limits": limits}) if limits is not None else card
         self.journal, self.prelude = journal, list(prelude or ())
@@ -119,6 +122,7 @@ class Run:
             self.subcalls.answer,
             cell_timeout_s=self.limits.cell_timeout_s,
             keep_chars=self.limits.observation_chars,
+            isolation=rlm.isolation,
         )
         self.window = Window(rlm.root.model, rlm.card.root_window, self.limits.max_tokens_per_turn)
         self.opening: list[Message] = []
@@ -221,9 +225,7 @@ class Run:
             cell = await self.repl.execute(code, deadline=self.budget.deadline())
             self.journal.cell(self.turns - 1, self.cells, code, cell)
             cells.append(cell)
-            if cell.status == "died":
-                await self.repl.start()  # its variables are gone, what was answered is not
-            else:
+            if cell.status != "died":  # what was answered before is not lost
                 self.answer = cell.answer
             self.error_cells += cell.status != "ok"
             if cell.status != "ok" or cell.final:
@@ -242,6 +244,7 @@ class Run:
             root=self.usage,
             sub=self.subcalls.usage,
             seconds=round(seconds, 3),
+            posture=self.repl.posture,
             journal=self.journal.path,
         )
         self.journal.end(asdict(result))

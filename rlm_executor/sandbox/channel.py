@@ -68,14 +68,14 @@ class Channel:
         with self._stopper, self._send_lock:
             self._sock.sendall(frame)
 
-    def call(self, prompts: list[str]) -> list[str]:
-        """Send one sub-call and wait for its reply."""
+    def call(self, kind: bytes, fields: list[str]) -> list[str]:
+        """Ask the host for something and wait for its reply."""
         with self._stopper, self._changed:
             self._calls += 1
             number = self._calls
             self._expected.add(number)
         try:
-            self.send(frames.CALL, number, *prompts)
+            self.send(kind, number, *fields)
             return self.wait(number)[2]
         finally:
             self._expected.discard(number)  # a reply that comes after an interrupt is dropped
@@ -113,7 +113,7 @@ class Channel:
 
     def _keep(self, frame: tuple[bytes, int, list[str]] | None) -> None:
         if frame is not None:
-            number = frame[1] if frame[0] == frames.REPLY else COMMAND
+            number = frame[1] if frame[0] in (frames.REPLY, frames.FILE) else COMMAND
             if number in self._expected:
                 self._arrived[number] = frame
 

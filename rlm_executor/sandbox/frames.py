@@ -1,13 +1,15 @@
-"""The wire between host and worker: a kind, a number, and a flat list of byte strings.
+"""The wire between host and session: a kind, a number, and a flat list of byte strings.
 
-Nothing nested and nothing executable is ever parsed from the other side. Standard library only:
-this file runs in the worker too.
+Nothing nested and nothing executable is ever parsed from the other side, and no length is believed
+that is over its limit. Standard library only: this file runs in the session too.
 
-    host -> worker   EXEC (cell number; code)            REPLY (call number; kind, text, ...)
-                     STATE ()
-    worker -> host   READY (pid; characters, lines)      REFUSED (; reason)
-                     CALL (call number; prompt, ...)     DONE (cell number; status, output,
-                     STATE (; text)                            output length, error, answer, flags)
+    host -> session   EXEC (nonce; code)                REPLY (call number; kind, text, ...)
+                      STATE (nonce)                     FILE (call number; found, content)
+    session -> host   PIDFD () with the descriptor, first of all
+                      READY (; posture)                 REFUSED (; reason)
+                      CALL (call number; prompt, ...)   DONE (nonce; status, output, output length,
+                      OPEN (call number; name)                error, answer, flags)
+                      STATE (nonce; text)
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ import struct
 from collections.abc import Callable
 
 EXEC, REPLY, STATE, READY, REFUSED, CALL, DONE = b"E", b"R", b"S", b"H", b"F", b"C", b"D"
+OPEN, FILE, PIDFD = b"O", b"I", b"P"
 
 HEADER = struct.Struct("!cQQ")  # kind, number, bytes that follow
-SETTINGS = struct.Struct("!QQQ")  # one worker's memory limit, characters of output kept, seed
-MAX_FRAME = 1 << 30  # bytes; a longer frame is a broken peer
+MAX_FRAME = 1 << 30  # bytes, host to session: a context's file may be large
+MAX_SENT = 64 << 20  # bytes, session to host
+MAX_FIELDS = 100_000  # session to host: an empty field costs the host more than its 8 bytes
 _LENGTH = struct.Struct("!Q")
 
 
@@ -33,23 +37,23 @@ def pack(kind: bytes, number: int, *fields: str) -> bytes:
     return HEADER.pack(kind, number, len(body)) + body
 
 
-def unpack(header: bytes) -> tuple[bytes, int, int]:
+def unpack(header: bytes, limit: int = MAX_FRAME) -> tuple[bytes, int, int]:
     """Kind, number and length of the body, from a frame's header.
 
     Raises:
-        ValueError: the length is absurd.
+        ValueError: the length is over ``limit``.
     """
     kind, number, size = HEADER.unpack(header)
-    if size > MAX_FRAME:
-        raise ValueError(f"a frame of {size} bytes is announced")
+    if size > limit:
+        raise ValueError(f"a frame of {size} bytes is announced, {limit} are allowed")
     return kind, number, size
 
 
-def fields_of(body: bytes) -> list[str]:
-    """The fields of a frame's body.
+def fields_of(body: bytes | bytearray, most: int | None = None) -> list[str]:
+    """The fields of a frame's body, ``most`` at most.
 
     Raises:
-        ValueError: lengths and bytes do not fit together.
+        ValueError: lengths and bytes do not fit together, or there are more.
     """
     fields: list[str] = []
     at = 0
@@ -60,12 +64,14 @@ def fields_of(body: bytes) -> list[str]:
         at += 8
         if at + size > len(body):
             raise ValueError("a field is longer than its frame")
-        fields.append(body[at : at + size].decode("utf-8", "replace"))
+        if most is not None and len(fields) == most:
+            raise ValueError(f"more than {most} fields")
+        fields.append(bytes(body[at : at + size]).decode("utf-8", "replace"))
         at += size
     return fields
 
 
 def read_frame(read_exactly: Callable[[int], bytes]) -> tuple[bytes, int, list[str]]:
-    """One frame from a blocking source."""
+    """One frame from a blocking source that is trusted: the host."""
     kind, number, size = unpack(read_exactly(HEADER.size))
     return kind, number, fields_of(read_exactly(size))

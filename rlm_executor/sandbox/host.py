@@ -1,49 +1,41 @@
-"""Host side of one REPL process: start it, run cells in it, answer its sub-calls, end it.
+"""Host side of one REPL session: run cells in it, answer its sub-calls, keep its state, end it.
 
     async with Repl(context, answer_call, cell_timeout_s=60, keep_chars=8000) as repl:
         cell = await repl.execute("print(len(context))", deadline=time.monotonic() + 600)
 
-Covered: a process group of its own (ended on every way out), a fresh interpreter's environment
-without any of ours, limits on memory, file size, open files and one cell's running time (SIGINT,
-then SIGKILL; waiting for sub-calls does not count), no credentials, no way to crash this process.
-Not covered: model code runs as this user, so it can read this user's files, use the network, start
-programs and look into this user's other processes (/proc). Give it no untrusted context on a
-machine that holds secrets.
+The code that runs there was written by a model which may have read anything: it is held by the
+kernel (``confine``), and what it sends is believed in nothing (``link``). A cell may take
+``cell_timeout_s`` of its own, sub-calls not counted; then it is interrupted, which keeps its
+variables, and if that does not help the session is killed and built again: the earlier cells run
+once more with the replies they had, at no language model's cost.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
-import os
+import logging
+import secrets
 import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from rlm_executor.context import Context, Metadata
-from rlm_executor.errors import InputError, SandboxError
+from rlm_executor.errors import SandboxError
 from rlm_executor.sandbox import frames
+from rlm_executor.sandbox.link import Gone, Link, Violation
+from rlm_executor.sandbox.pool import SEED, Place, Pool
+from rlm_executor.sandbox.tiers import NONE_WARNING
 
-SEED = 0  # of `random` in every session, and of its string hashes: replays see the same orders
-_MEMORY_FLOOR = 2 << 30  # bytes of address space one session may have ...
-_MEMORY_PER_CONTEXT_BYTE = 8  # ... and for each byte of its context: wide text, splits, copies
+__all__ = ["SEED", "AnswerCall", "CallReply", "Cell", "Repl"]
+
 _NUDGE_SECONDS = 0.5  # SIGINT is repeated: one that comes before the cell begins is lost
-_ENDED = "it ended itself, or the system ended it"
 _START_SECONDS = 60.0  # a machine that needs longer to fork is not going to get better
-_ENVIRONMENT = {
-    "PATH": "/usr/bin:/bin",
-    "LANG": "C.UTF-8",
-    "PYTHONHASHSEED": str(SEED),
-    "PYTHONDONTWRITEBYTECODE": "1",
-}
+_LATE = "the cell ended before the reply came"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ class Cell:
     """One cell that was run.
 
     status: "ok", "error" (it raised), "timeout" (stopped, its variables are kept) or "died" (the
-    process is gone, and its variables with it: ``error`` says why).
+    session was lost: ``error`` says why; ``restored`` whether the earlier cells were run again).
     """
 
     status: str
@@ -70,6 +62,7 @@ class Cell:
     ready: bool  # answer["ready"]
     moved: bool  # `answer` was no dict any more and has been put into one
     seconds: float
+    restored: bool = False
 
     @property
     def final(self) -> bool:
@@ -78,11 +71,27 @@ class Cell:
 
 
 AnswerCall = Callable[[list[str]], Awaitable[list[CallReply]]]
-_Frame = tuple[bytes, int, list[str]]
 
 
-class _Gone(Exception):
-    """The process is not there any more, or what it sends is not a frame; the text says why."""
+@dataclass
+class _Past:
+    """A cell that was run, and what its sub-calls were given."""
+
+    number: int
+    code: str
+    replies: dict[tuple[str, ...], deque[list[CallReply]]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
+
+    async def answer(self, prompts: list[str]) -> list[CallReply]:
+        """The reply that was given then. No language model is asked."""
+        given = self.replies.get(tuple(prompts))
+        if not given:
+            new = CallReply("this call was not made the first time", "CallCancelled")
+            return [new] * len(prompts)
+        reply = given.popleft()
+        given.append(reply)
+        return reply
 
 
 class Repl:
@@ -95,6 +104,8 @@ class Repl:
         cell_timeout_s: a cell's own running time.
         keep_chars: head of the output that is kept.
         grace_s: between SIGINT and SIGKILL; what is inside one C call needs some of it.
+        isolation: one of ``tiers.ISOLATIONS``.
+        preload: modules beyond the standard library that cells may import.
     """
 
     def __init__(
@@ -105,13 +116,19 @@ class Repl:
         cell_timeout_s: float,
         keep_chars: int,
         grace_s: float = 3.0,
+        isolation: str = "sealed",
+        preload: tuple[str, ...] = (),
     ) -> None:
         self.metadata = Metadata(context.type, 0, 0)  # known after start
+        self.posture = ""  # what holds the session, as name=value words; known after start
         self._context, self._answer_call = context, answer_call
         self._cell_timeout_s, self._grace_s = cell_timeout_s, grace_s
         self._keep_chars = keep_chars
-        self._cells = self._pid = 0
-        self._writer: asyncio.StreamWriter | None = None
+        self._pool = Pool.of(isolation, preload)
+        self._past: list[_Past] = []
+        self._cells = 0
+        self._place: Place | None = None
+        self._link: Link | None = None
 
     async def __aenter__(self) -> Repl:
         await self.start()
@@ -126,161 +143,234 @@ class Repl:
         self.close()
 
     async def start(self) -> None:
-        """Start a fresh process; after a "died" cell, this is how to go on.
+        """Start a fresh session.
 
         Raises:
             InputError: the context is not UTF-8 text, or too large.
-            SandboxError: no process came up.
+            SandboxError: no session came up, or a wall of it is missing.
         """
-        memory = _MEMORY_FLOOR + _MEMORY_PER_CONTEXT_BYTE * self._context.bytes
-        settings = frames.SETTINGS.pack(memory, self._keep_chars, SEED)
-        sock = _fork_worker(settings, self._context.fileno())
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=sock)
-        try:
-            kind, self._pid, fields = await asyncio.wait_for(self._read(), _START_SECONDS)
-        except (TimeoutError, _Gone) as error:
+        if self._pool.isolation == "none":
+            _LOG.warning(NONE_WARNING)
+        for attempt in (1, 2):
+            home = await self._pool.home(self._context)
+            self.metadata = Metadata(self._context.type, home.chars, home.lines)
+            try:
+                self._place = await home.fork(self._keep_chars)
+                self._link = Link(self._place.sock)
+                async with asyncio.timeout(_START_SECONDS):
+                    self._place.admit(await self._link.receive_pidfd())
+                    await self._link.open()
+                    kind, _, fields = await self._link.read()
+                break
+            except (TimeoutError, Gone, SandboxError) as error:
+                self.close()
+                self._pool.forget(self._context)  # its zygote may have been ended from outside
+                if attempt == 2:
+                    raise SandboxError(
+                        f"the REPL process did not start ({error or 'time-out'}); "
+                        "memory or the process limit of this machine may be used up"
+                    ) from error
+            except BaseException:
+                self.close()
+                raise
+        if kind != frames.READY or len(fields) != 1:
             self.close()
             raise SandboxError(
-                f"the REPL process did not start ({error or 'time-out'}); "
-                "memory or the process limit of this machine may be used up"
-            ) from error
-        except BaseException:
-            self.close()
-            raise
-        if kind == frames.REFUSED:
-            self.close()
-            raise InputError(f"context {self._context.label} {fields[0]}")
-        chars, lines = fields
-        self.metadata = Metadata(self._context.type, int(chars), int(lines))
+                f"the REPL was not started, because {fields[0] if fields else 'it said nothing'}; "
+                "see `isolation`"
+            )
+        self.posture = fields[0]
 
     async def execute(self, code: str, *, deadline: float) -> Cell:
         """Run one cell; ``deadline`` (monotonic) bounds it whole, sub-calls included.
 
-        The model's mistakes are in the ``Cell``.
+        The model's mistakes are in the ``Cell``. After a "died" one the session is a new one.
 
         Raises:
-            SandboxError: the process is not running (never started, or died before).
+            SandboxError: the session is not running (never started, or closed).
         """
-        started = time.monotonic()
         self._cells += 1
-        calls: set[asyncio.Task[None]] = set()
-        own_seconds = 0.0  # running time of the cell itself
-        interrupted: float | None = None
-        nudged = 0.0
-        reading: asyncio.Task[_Frame] | None = None
-        try:
-            await self._send(frames.EXEC, self._cells, code)
-            reading = asyncio.create_task(self._read())
-            while True:
-                now = time.monotonic()
-                if interrupted is not None:
-                    patience = min(interrupted + self._grace_s, nudged + _NUDGE_SECONDS) - now
-                elif calls:
-                    patience = deadline - now
-                else:
-                    patience = min(deadline - now, self._cell_timeout_s - own_seconds)
-                if patience <= 0:
-                    if interrupted is None:
-                        interrupted = now
-                        for unanswered in calls:
-                            unanswered.cancel()
-                    elif now >= interrupted + self._grace_s:
-                        return self._dead("it did not stop when its time was up", started)
-                    self._kill(signal.SIGINT)
-                    nudged = now
-                    continue
-                waiting = bool(calls)
-                done, _ = await asyncio.wait(
-                    {reading, *calls}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not waiting:
-                    own_seconds += time.monotonic() - now
-                for call in done & calls:
-                    calls.discard(call)
-                    if not call.cancelled():  # before its first step, at an interrupt
-                        call.result()
-                if reading not in done:
-                    continue
-                kind, number, fields = reading.result()
-                if kind == frames.DONE and number == self._cells:
-                    return _cell(fields, time.monotonic() - started)
-                if kind != frames.CALL:
-                    raise _Gone("it wrote into the channel that it is driven by")
-                late = interrupted is not None
-                calls.add(asyncio.create_task(self._call(number, fields, late=late)))
-                reading = asyncio.create_task(self._read())
-        except _Gone as gone:
-            return self._dead(str(gone), started)
-        finally:
-            if reading is not None:
-                reading.cancel()
-            for unanswered in calls:
-                unanswered.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
+        past = _Past(self._cells, code)
+        cell = await self._run(past, self._recording(past), deadline)
+        if cell.status == "died":
+            return replace(cell, restored=await self._restore(deadline))
+        self._past.append(past)
+        return cell
 
     async def state(self) -> str:
-        """The REPL's variables and the answer so far, as text; "" if the process is gone."""
-        try:
-            await self._send(frames.STATE, 0)
-            kind, _, fields = await asyncio.wait_for(self._read(), self._grace_s)
-        except (_Gone, TimeoutError, SandboxError):
+        """The session's variables and the answer so far, as text; "" if it is gone."""
+        if self._link is None or self._place is None:
             return ""
-        return fields[0] if kind == frames.STATE and fields else ""
+        nonce = secrets.randbits(64)
+        self._place.signal(signal.SIGCONT)
+        try:
+            self._link.send(frames.STATE, nonce)
+            async with asyncio.timeout(self._grace_s):
+                while True:
+                    kind, number, fields = await self._link.read()
+                    if (kind, number) == (frames.STATE, nonce):
+                        return fields[0] if fields else ""
+                    if kind != frames.CALL:
+                        return ""
+                    self._reply(number, _late(fields))
+        except (Gone, TimeoutError):
+            return ""
+        finally:
+            self._place.signal(signal.SIGSTOP)
 
     def close(self) -> None:
-        """End the process and whatever it started. Calling it twice is fine."""
-        if self._writer is not None:
-            if self._pid:
-                self._kill(signal.SIGKILL)
-            self._writer.close()
-            self._writer = None
-            self._pid = 0
+        """End the session. Calling it twice is fine."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._place is not None:
+            self._place.close()
+            self._place = None
 
-    def _dead(self, reason: str, started: float) -> Cell:
-        self.close()
-        seconds = time.monotonic() - started
-        return Cell("died", "", 0, reason, "", ready=False, moved=False, seconds=seconds)
+    def _recording(self, past: _Past) -> AnswerCall:
+        async def answer(prompts: list[str]) -> list[CallReply]:
+            replies = await self._answer_call(prompts)
+            past.replies[tuple(prompts)].append(replies)
+            return replies
 
-    async def _call(self, number: int, prompts: list[str], *, late: bool) -> None:
-        # When the cell's time is up or it has ended, its threads must not wait for ever.
-        replies = [CallReply("the cell ended before the reply came", "CallCancelled")]
-        replies *= len(prompts)
-        with contextlib.suppress(asyncio.CancelledError):
-            if not late:
-                replies = await self._answer_call(prompts)
-        fields = [field for reply in replies for field in (reply.error, reply.text)]
-        with contextlib.suppress(_Gone, SandboxError):  # whoever reads the channel will notice
-            await self._send(frames.REPLY, number, *fields)
+        return answer
 
-    async def _send(self, kind: bytes, number: int, *fields: str) -> None:
-        if self._writer is None:
-            raise SandboxError("the REPL process is not running")
+    async def _restore(self, deadline: float) -> bool:
+        """A new session with the state of the one that died, if its cells can be run again."""
+        await self.start()
+        for past in self._past:
+            cell = await self._run(past, past.answer, deadline)
+            if cell.status == "died":
+                self._past = []
+                await self.start()
+                return False
+        return True
+
+    async def _run(self, past: _Past, answer: AnswerCall, deadline: float) -> Cell:
+        if self._link is None or self._place is None:
+            raise SandboxError("the REPL session is not running")
+        started = time.monotonic()
+        run = _Running(self._link, self._place, answer, self._context.file)
         try:
-            self._writer.write(frames.pack(kind, number, *fields))
-            await self._writer.drain()
-        except OSError as error:
-            raise _Gone(_ENDED) from error
+            return await run.go(
+                str(past.number), past.code, deadline, self._cell_timeout_s, self._grace_s
+            )
+        except Gone as gone:
+            reason = str(gone)
+            if self._place.overdrawn:
+                reason = "all sessions together had used up their memory"
+            self.close()
+            seconds = time.monotonic() - started
+            return Cell("died", "", 0, reason, "", ready=False, moved=False, seconds=seconds)
+        finally:
+            await run.end()
+            if self._place is not None:  # threads that outlive their cell stand still
+                self._place.signal(signal.SIGSTOP)
 
-    async def _read(self) -> _Frame:
-        try:
-            kind, number, size = frames.unpack(await self._reader.readexactly(frames.HEADER.size))
-            return kind, number, frames.fields_of(await self._reader.readexactly(size))
-        except (asyncio.IncompleteReadError, OSError) as error:
-            raise _Gone(_ENDED) from error
-        except ValueError as error:
-            raise _Gone("it wrote into the channel that it is driven by") from error
+    def _reply(self, number: int, replies: list[CallReply]) -> None:
+        assert self._link is not None
+        self._link.send(frames.REPLY, number, *_flat(replies))
 
-    def _kill(self, which: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended by itself
-            if which is signal.SIGINT:
-                os.kill(self._pid, which)
+
+class _Running:
+    """One cell while it runs: its deadline, its sub-calls, and what the session may send now."""
+
+    def __init__(
+        self, link: Link, place: Place, answer: AnswerCall, file: Callable[[str], str | None]
+    ) -> None:
+        self._link, self._place, self._answer, self._file = link, place, answer, file
+        self._calls: set[asyncio.Task[None]] = set()
+        self._reading: asyncio.Task[tuple[bytes, int, list[str]]] | None = None
+        self._interrupted: float | None = None
+
+    async def go(
+        self, number: str, code: str, deadline: float, timeout_s: float, grace_s: float
+    ) -> Cell:
+        """Run it to its end.
+
+        Raises:
+            Gone: the session is lost.
+        """
+        started = mark = time.monotonic()
+        nonce = secrets.randbits(64)
+        self._place.signal(signal.SIGCONT)
+        self._link.send(frames.EXEC, nonce, number, code)
+        own_seconds = 0.0  # running time of the cell itself
+        nudged = 0.0
+        while True:
+            self._reading = self._reading or asyncio.create_task(self._link.read())
+            now = time.monotonic()
+            if self._interrupted is not None:
+                patience = min(self._interrupted + grace_s, nudged + _NUDGE_SECONDS) - now
+            elif self._calls and own_seconds < timeout_s:
+                patience = deadline - now
             else:
-                os.killpg(self._pid, which)
+                patience = min(deadline - now, timeout_s - own_seconds)
+            if patience <= 0:
+                if self._interrupted is None:
+                    self._interrupted = now
+                    for unanswered in self._calls:
+                        unanswered.cancel()
+                elif now >= self._interrupted + grace_s:
+                    raise Gone("it did not stop when its time was up")
+                self._place.signal(signal.SIGINT)
+                nudged = now
+                continue
+            waiting = bool(self._calls)
+            done, _ = await asyncio.wait(
+                {self._reading, *self._calls}, timeout=patience, return_when="FIRST_COMPLETED"
+            )
+            before, mark = mark, time.monotonic()
+            if not waiting or self._reading in done:  # who goes on calling does not wait
+                own_seconds += mark - before
+            for call in done & self._calls:
+                self._calls.discard(call)
+                if not call.cancelled():  # before its first step, at an interrupt
+                    call.result()
+            if self._reading in done:
+                frame, self._reading = self._reading.result(), None
+                if frame[:2] == (frames.DONE, nonce):
+                    return _cell(frame[2], time.monotonic() - started)
+                self._serve(*frame)
+
+    async def end(self) -> None:
+        """Nothing of the cell goes on."""
+        if self._reading is not None:
+            self._reading.cancel()
+        for unanswered in self._calls:
+            unanswered.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    def _serve(self, kind: bytes, number: int, fields: list[str]) -> None:
+        if kind == frames.CALL and fields:
+            self._calls.add(asyncio.create_task(self._call(number, fields)))
+        elif kind == frames.OPEN and len(fields) == 1:
+            content = self._file(fields[0])
+            self._link.send(frames.FILE, number, "" if content is None else "1", content or "")
+        else:
+            raise Violation("it sent what it may not send now")
+
+    async def _call(self, number: int, prompts: list[str]) -> None:
+        # When the cell's time is up or it has ended, its threads must not wait for ever.
+        replies = _late(prompts)
+        with contextlib.suppress(asyncio.CancelledError):
+            if self._interrupted is None:
+                replies = await self._answer(prompts)
+        with contextlib.suppress(Gone):  # whoever reads the channel will notice
+            self._link.send(frames.REPLY, number, *_flat(replies))
+
+
+def _late(prompts: list[str]) -> list[CallReply]:
+    return [CallReply(_LATE, "CallCancelled")] * len(prompts)
+
+
+def _flat(replies: list[CallReply]) -> list[str]:
+    return [field for reply in replies for field in (reply.error, reply.text)]
 
 
 def _cell(fields: list[str], seconds: float) -> Cell:
-    if len(fields) != 6 or not fields[2].isdecimal():
-        raise _Gone("it wrote into the channel that it is driven by")
+    if len(fields) != 6 or not fields[2].isdecimal() or len(fields[2]) > 18:
+        raise Violation("it sent a result that is none")
     status, output, total, error, answer, flags = fields
     return Cell(
         status=status if status in ("ok", "timeout") else "error",
@@ -292,59 +382,3 @@ def _cell(fields: list[str], seconds: float) -> Cell:
         moved="m" in flags,
         seconds=seconds,
     )
-
-
-class _Zygote:
-    """The process that forks workers; one for this process, started when first needed."""
-
-    def __init__(self) -> None:
-        self.owner = os.getpid()
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        script = Path(__file__).with_name("zygote.py")
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-S", "-s", "-P", str(script), str(theirs.fileno())],
-                env=_ENVIRONMENT,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # a Ctrl-C in the terminal is ours, not the workers'
-            )
-
-    def fork(self, settings: bytes, channel: int, context: int) -> None:
-        socket.send_fds(self._socket, [settings], [channel, context])
-
-    def close(self) -> None:
-        self._socket.close()
-        if self.owner == os.getpid():
-            self._process.wait(timeout=5)
-
-
-_zygote: _Zygote | None = None
-_zygote_lock = threading.Lock()
-
-
-def _fork_worker(settings: bytes, context: int) -> socket.socket:
-    """A new worker; gives our end of its channel. A zygote that has ended is replaced once."""
-    global _zygote
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with theirs, _zygote_lock:
-        for attempt in (1, 2):
-            try:
-                if _zygote is None or _zygote.owner != os.getpid():
-                    _zygote = _Zygote()
-                _zygote.fork(settings, theirs.fileno(), context)
-                return ours
-            except OSError as error:
-                _zygote = None
-                if attempt == 2:
-                    ours.close()
-                    raise SandboxError(f"no REPL process can be started: {error}") from error
-    raise AssertionError("not reached")
-
-
-@atexit.register
-def _close_zygote() -> None:
-    if _zygote is not None and _zygote.owner == os.getpid():
-        _zygote.close()

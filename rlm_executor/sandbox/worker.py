@@ -6,8 +6,8 @@ SIGINT stops a cell and keeps what it had assigned; the end of the channel ends 
 
 from __future__ import annotations
 
+import gc
 import io
-import mmap
 import os
 import random
 import resource
@@ -28,10 +28,11 @@ from rlm_executor.sandbox.describe import (
     glance,
     remember_source,
 )
+from rlm_executor.sandbox.memory_files import MemoryFiles
 
-_MAX_FILE_BYTES = 16 << 20  # what one file written by model code may hold
-_MAX_OPEN_FILES = 128
-_MAX_ANSWER_CHARS = 200_000_000  # frames hold 1 GiB, and a character up to 4 bytes
+_MAX_ANSWER_CHARS = 8_000_000  # a frame to the host holds 64 MiB, a character up to 4 bytes
+_MAX_ERROR_CHARS = 100_000
+_MAX_CALL_BYTES = frames.MAX_SENT - (1 << 20)
 _NAMES_SHOWN = 40
 
 
@@ -110,16 +111,16 @@ class Session:
         signal.signal(signal.SIGINT, self._stopper)
         sys.stdout = sys.stderr = self._output
         while True:
-            kind, number, fields = self._channel.wait(COMMAND)
+            kind, nonce, fields = self._channel.wait(COMMAND)
             if kind == frames.EXEC:
-                result = self._run(number, fields[0])
+                result = self._run(*fields)
                 if os.getpid() != self._pid:  # a child that model code forked came out of its cell
                     os._exit(0)
-                self._channel.send(frames.DONE, number, *result)
+                self._channel.send(frames.DONE, nonce, *result)
             else:
-                self._channel.send(frames.STATE, number, self._state())
+                self._channel.send(frames.STATE, nonce, self._state())
 
-    def _run(self, number: int, code: str) -> tuple[str, ...]:
+    def _run(self, number: str, code: str) -> tuple[str, ...]:
         name = f"<cell {number}>"
         remember_source(name, code)
         status, error = "ok", ""
@@ -138,6 +139,9 @@ class Session:
                 status, error = "timeout", format_frames(raised)
             else:
                 status, error = "error", format_error(raised)
+        if len(error) > _MAX_ERROR_CHARS:
+            half = _MAX_ERROR_CHARS // 2
+            error = f"{error[:half]}\n...\n{error[-half:]}"
         answer, flags = self._inspect_answer()
         output, total = self._output.take()
         return status, output, str(total), error, answer, flags
@@ -224,56 +228,82 @@ class Session:
     def _ask(self, prompts: list[str]) -> list[str]:
         if os.getpid() != self._pid:
             raise RuntimeError("sub-calls can only be made from the REPL's own process")
-        return self._channel.call(prompts)
+        size = sum(4 * len(prompt) + 8 for prompt in prompts)  # at most
+        if size > _MAX_CALL_BYTES or len(prompts) > frames.MAX_FIELDS:
+            raise ValueError(
+                f"{len(prompts)} prompts of {size // 4} characters are too much for one call; "
+                "send shorter prompts, or fewer at once"
+            )
+        return self._channel.call(frames.CALL, prompts)
+
+    def fetch_file(self, name: str) -> str | None:
+        """The content of a file of the context, None if there is none of that name."""
+        found, content = self._channel.call(frames.OPEN, [name])
+        return content if found else None
 
 
 def main(
-    sock: socket.socket, context: int, settings: bytes, parent_died: Callable[[], None]
+    sock: socket.socket,
+    context: str,
+    *,
+    keep_chars: int,
+    seed: int,
+    enter: Callable[[], str] | None,
+    scratch: str,
 ) -> None:
     """Become a session: called once in a freshly forked process; leaves only with an error.
 
     Args:
         sock: the channel.
-        context: descriptor of the context's text.
-        settings: memory limit, characters of output kept and seed, packed.
-        parent_died: arranges this process's death after the zygote's.
+        context: the text, shared with the zygote and its other sessions.
+        keep_chars: characters of output kept.
+        seed: of ``random``.
+        enter: locks this process in and gives the posture; None: nothing confines it.
+        scratch: a folder that cells may write files in; "": their files are in memory.
     """
-    os.setsid()  # its own group: one signal then reaches whatever model code may have started
-    parent_died()
-    memory, keep_chars, seed = frames.SETTINGS.unpack(settings)
-    _limit(resource.RLIMIT_AS, memory)
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_FSIZE, _MAX_FILE_BYTES)
-    _limit(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES)
+    sock = leave_everything_but(sock)
+    os.chdir(scratch or "/")
     random.seed(seed)
     stopper = Stopper()
     channel = Channel(sock, stopper)
-    try:
-        text = _read_context(context)
-    except UnicodeDecodeError as error:
-        channel.send(frames.REFUSED, 0, f"is not UTF-8 text (byte {error.start})")
-        return
-    except MemoryError:
-        channel.send(frames.REFUSED, 0, "does not fit the REPL's memory limit")
-        return
-    lines = text.count("\n") + (not text.endswith("\n") if text else 0)
-    channel.send(frames.READY, os.getpid(), str(len(text)), str(lines))
-    Session(channel, stopper, text, keep_chars).serve()
+    handle = os.pidfd_open(os.getpid())
+    socket.send_fds(sock, [frames.pack(frames.PIDFD, 0)], [handle])
+    os.close(handle)
+    posture = "isolation=none"
+    if enter is not None:
+        try:
+            posture = enter()
+        except Exception as error:
+            channel.send(frames.REFUSED, 0, str(error))
+            return
+    session = Session(channel, stopper, context, keep_chars)
+    if enter is not None and not scratch:
+        MemoryFiles(session.fetch_file).install()
+        sys.meta_path[:] = [*sys.meta_path[:2], _NoPackages]  # built-in and frozen ones stay
+    gc.enable()
+    channel.send(frames.READY, os.getpid(), posture)
+    session.serve()
 
 
-def _limit(what: int, value: int) -> None:
-    _, hard = resource.getrlimit(what)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(what, (value, value))
+class _NoPackages:
+    """Says at an import why there is nothing, instead of looking for files that cannot be read."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Not found, whatever it is."""
+        raise ModuleNotFoundError(
+            f"No module named {name!r}: this REPL has the standard library only, without what "
+            "needs files, programs or the network",
+            name=name,
+        )
 
 
-def _read_context(descriptor: int) -> str:
-    """The text, decoded straight from the mapped file: no second copy in between."""
-    size = os.fstat(descriptor).st_size
-    try:
-        if not size:
-            return ""
-        with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as mapped:
-            return str(mapped, "utf-8")
-    finally:
-        os.close(descriptor)
+def leave_everything_but(sock: socket.socket) -> socket.socket:
+    """Close all descriptors that the fork came with; 0, 1 and 2 lead nowhere, 3 is the channel."""
+    nowhere = os.open("/dev/null", os.O_RDWR)
+    kept = os.dup(sock.detach())
+    for standard in (0, 1, 2):
+        os.dup2(nowhere, standard)
+    os.dup2(kept, 3, inheritable=False)
+    os.closerange(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    return socket.socket(fileno=3)

@@ -1,76 +1,179 @@
-"""Forks workers on demand: ``python -S -s -P zygote.py DESCRIPTOR``, started by ``host``.
+"""Forks sessions on demand: ``python -S -s -P zygote.py DESCRIPTOR [MODULE ...]``.
 
-A fresh interpreter with a scrubbed environment imports once what cells are likely to use; each
-worker is then a fork, which costs milliseconds instead of a new interpreter's hundred. It holds
-no credentials, no context and no other session, and it ends with its socket.
+Three levels, so that a session costs milliseconds and a context is in memory once. The *base
+zygote*, a fresh interpreter with a scrubbed environment, imports what cells are likely to use; it
+holds no credentials and never sees data. For each context it forks a *context zygote*, which makes
+one ``str`` of the text; for each session that forks a child, which shares the text's pages, locks
+itself in (``confine``) and runs cells (``worker``). All of them end with the sockets that the host
+holds, or with their parent. Started and spoken to by ``pool``.
+
+    base:     one packet a context, with two descriptors: its control socket, the text
+    context:  answers "ok CHARACTERS LINES" or "no REASON"; then one packet a session, SETTINGS
+              and the folder for its files if it gets one, with the descriptor of its channel
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import gc
 import importlib
+import mmap
 import os
 import signal
 import socket
+import struct
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
-_PRELOAD = (
-    "abc argparse ast base64 bisect calendar cmath collections collections.abc concurrent.futures "
-    "contextlib copy csv dataclasses datetime decimal difflib enum fractions functools hashlib "
-    "heapq html io itertools json keyword logging math numbers operator pprint random re "
-    "statistics string struct textwrap threading time traceback types typing unicodedata uuid "
-    "zlib"
+# A session's slot, memory floor in bytes and its bytes for one of the context; characters of
+# output kept; seed; whether it is confined.
+SETTINGS = struct.Struct("!QQQQQ?")
+MAX_PACKET = 8192
+# What cells may import: a session cannot load files.
+PRELOADED = (
+    "abc argparse array ast asyncio atexit base64 binascii bisect builtins bz2 calendar cmath cmd "
+    "code codecs codeop collections collections.abc colorsys concurrent.futures "
+    "concurrent.futures.thread configparser contextlib contextvars copy copyreg csv ctypes "
+    "dataclasses datetime decimal difflib dis email.message email.parser email.utils "
+    "encodings.ascii encodings.cp1252 encodings.idna encodings.latin_1 encodings.punycode "
+    "encodings.unicode_escape encodings.utf_16 encodings.utf_32 enum errno filecmp fnmatch "
+    "fractions functools gc getopt gettext glob graphlib gzip hashlib heapq hmac html html.parser "
+    "importlib importlib.util inspect io ipaddress itertools json keyword linecache locale logging "
+    "lzma math mimetypes mmap numbers opcode operator os pathlib pickle pickletools platform "
+    "plistlib pprint queue quopri random re reprlib resource sched secrets select selectors shlex "
+    "shutil signal socket sqlite3 stat statistics string stringprep struct subprocess sys "
+    "sysconfig tarfile tempfile textwrap threading time timeit token tokenize tomllib traceback "
+    "types typing unicodedata unittest unittest.mock urllib.parse uuid warnings weakref "
+    "xml.dom.minidom xml.etree.ElementTree zipfile zlib"
 ).split()
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Serve fork requests until the host closes its end."""
+    """Be the base zygote until the host closes its end."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    worker = _import_worker()
-    for name in _PRELOAD:
-        importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended workers are reaped by the kernel
-    own_pid = os.getpid()
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def die_with_zygote() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != own_pid:  # it died before we asked
-            os._exit(1)
-
-    gc.collect()
-    gc.freeze()  # shared pages stay shared: the collector does not write into them
+    confine, worker, seccomp = import_ours()
+    preload(sys.argv[2:])
+    programs = {
+        (files, threads): seccomp.program(files=files, threads=threads)
+        for files in (False, True)
+        for threads in (False, True)
+    }
+    settle()
+    parent = os.getpid()
     while True:
-        settings, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
-        if not settings:
+        packet, descriptors, _, _ = socket.recv_fds(control, MAX_PACKET, 2)
+        if not packet:
             return
-        channel, context = descriptors
+        theirs, text = descriptors
         if os.fork() == 0:
             try:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                confine.die_with(parent)
                 control.close()
-                worker.main(socket.socket(fileno=channel), context, settings, die_with_zygote)
+                ours = confine, worker, programs
+                serve_context(socket.socket(fileno=theirs), text, ours)
+            finally:
+                os._exit(0)
+        os.close(theirs)
+        os.close(text)
+
+
+def serve_context(control: socket.socket, text: int, ours: tuple[Any, Any, Any]) -> None:
+    """Be the zygote of one context until the host closes its end."""
+    try:
+        context = read_context(text)
+    except UnicodeDecodeError as error:
+        control.send(f"no is not UTF-8 text (byte {error.start})".encode())
+        return
+    except MemoryError:
+        control.send(b"no does not fit into this machine's memory")
+        return
+    lines = context.count("\n") + (not context.endswith("\n") if context else 0)
+    control.send(f"ok {len(context)} {lines}".encode())
+    settle()
+    parent = os.getpid()
+    while True:
+        packet, descriptors, _, _ = socket.recv_fds(control, MAX_PACKET, 1)
+        if not packet:
+            return
+        (channel,) = descriptors
+        if os.fork() == 0:
+            try:
+                control.close()
+                begin_session(socket.socket(fileno=channel), packet, context, parent, ours)
             finally:
                 os._exit(1)
         os.close(channel)
-        os.close(context)
 
 
-def _import_worker() -> types.ModuleType:
-    # Empty packages in place of the real ones: their __init__ wants pydantic, which is not here.
+def begin_session(
+    channel: socket.socket, packet: bytes, context: str, parent: int, ours: tuple[Any, Any, Any]
+) -> None:
+    """In the fork: be a session; leaves only with an error."""
+    confine, worker, programs = ours
+    slot, floor, factor, keep, seed, confined = SETTINGS.unpack_from(packet)
+    scratch, *readable = packet[SETTINGS.size :].decode().split("\0")
+    confinement = confine.Confinement(
+        slot=slot,
+        memory=floor + factor * sys.getsizeof(context),
+        program=lambda threads: programs[bool(scratch), threads],
+        scratch=scratch,
+        readable=tuple(readable),
+    )
+    worker.main(
+        channel,
+        context,
+        keep_chars=keep,
+        seed=seed,
+        enter=(lambda: confinement.enter(parent)) if confined else None,
+        scratch=scratch,
+    )
+
+
+def read_context(descriptor: int) -> str:
+    """The text, decoded straight from the mapped file: no second copy in between."""
+    size = os.fstat(descriptor).st_size
+    try:
+        if not size:
+            return ""
+        with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as mapped:
+            return str(mapped, "utf-8")
+    finally:
+        os.close(descriptor)
+
+
+def settle() -> None:
+    """Ready to fork: what is shared stays shared, what ends is reaped by the kernel."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()  # the collector does not write into pages that are shared
+    gc.disable()
+
+
+def import_ours() -> tuple[Any, Any, Any]:
+    """The modules of a session, without the packages around them: those want pydantic."""
     here = Path(__file__).resolve().parent
     for name, folder in (("rlm_executor", here.parent), ("rlm_executor.sandbox", here)):
         package = types.ModuleType(name)
         package.__path__ = [str(folder)]
         sys.modules[name] = package
+    confine = importlib.import_module("rlm_executor.sandbox.confine")
     worker = importlib.import_module("rlm_executor.sandbox.worker")
+    seccomp = importlib.import_module("rlm_executor.sandbox.seccomp")
     for name in [name for name in sys.modules if name.split(".")[0] == "rlm_executor"]:
         del sys.modules[name]  # model code has no business with them
-    return worker
+    return confine, worker, seccomp
+
+
+def preload(more: list[str]) -> None:
+    """Import what cells may use; of these only ``more`` must be there."""
+    for name in PRELOADED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    for name in more:
+        importlib.import_module(name)
 
 
 if __name__ == "__main__":

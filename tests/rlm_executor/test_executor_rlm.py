@@ -29,9 +29,8 @@ from rlm_executor.errors import (
     SandboxError,
     ServerUnavailable,
 )
-from rlm_executor.sandbox import host
+from rlm_executor.sandbox import pool
 from tests.rlm_executor.scripted import Recorder, block, card, counted, echoes, finish, says
-from tests.rlm_executor.test_executor_sandbox import gone
 
 pytestmark = pytest.mark.real_sandbox
 
@@ -246,37 +245,41 @@ async def test_a_fault_of_ours_is_raised(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_a_repl_that_cannot_start_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_zygote", None)
-    monkeypatch.setattr(host.sys, "executable", "/bin/false")
-    with pytest.raises(SandboxError, match="REPL process"):
+    monkeypatch.setattr(pool.Pool, "_pools", {})
+    monkeypatch.setattr(pool, "PYTHON", "/bin/false")
+    with pytest.raises(SandboxError, match="no REPL process can be started"):
         await RLM(says(), echoes(), card()).run("Q?", "text")
 
 
 async def test_cancelling_ends_the_worker_and_the_calls(tmp_path: Path) -> None:
     sub, path = Hangs(), tmp_path / "j.jsonl"
-    code = f"import os\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
-    root = says(block(code + "llm_query('x')"))
+    root = says(block("llm_query('x')"))
     run = asyncio.create_task(RLM(root, sub, card(), journal=path).run("Q?", "text"))
     while not sub.asked:
         await asyncio.sleep(0.01)
+    watched = pool.Pool.of("sealed").watch
+    assert len(watched.taken()) == 1
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
     assert sub.cancelled == 1
-    assert gone(int((tmp_path / "pid").read_text()))
+    assert not watched.taken()
     end = Trajectory.read(path).end
     assert end is not None and end["stop_reason"] == "cancelled"
 
 
-async def test_a_killed_cell_costs_its_variables_and_not_the_run() -> None:
+async def test_a_killed_cell_costs_neither_variables_nor_calls() -> None:
+    sub = echoes()
     root = says(
-        block("answer['content'] = 'known'\nn = 1"),
+        block("answer['content'] = 'known'\nn = llm_query('once')"),
         block("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"),
         block("print(n)"),
         "no more",
     )
-    result = await RLM(root, echoes(), card(max_turns=3)).run("Q?", "text")
-    assert (result.error_cells, result.stop_reason) == (2, "max_turns")
+    result = await RLM(root, sub, card(max_turns=3)).run("Q?", "text")
+    assert (result.error_cells, result.stop_reason) == (1, "max_turns")
+    assert (result.answer, result.answer_source) == ("known", "variable")
+    assert result.sub.calls == 1
 
 
 async def test_many_runs_at_once_do_not_leak(tmp_path: Path) -> None:
