@@ -30,6 +30,7 @@ from rlm_executor.cli import run_cli
 from rlm_executor.config import Config, load_config
 from rlm_executor.errors import EnvironmentFault
 from rlm_executor.files import append_jsonl, read_jsonl, sha256_text, write_json_atomic
+from rlm_executor.sandbox.tiers import Isolation
 
 WAVE = 120  # attempts between two looks at what is still owed
 
@@ -47,6 +48,7 @@ class GenerateConfig(Config):
     min_score: float = Field(default=1.0, ge=0, le=1)
     max_attempts_factor: float = Field(default=3.0, ge=1)  # give up beyond keep times this
     concurrency: int = Field(default=8, gt=0)
+    isolation: Isolation = "sealed"  # what holds the code of the runs
     card: RLMCard
 
     @field_validator("families")
@@ -197,7 +199,7 @@ async def attempt(
     row: dict[str, Any] = {"index": index, "task_id": task.id, "family": family, "seed": seed}
     row |= {"length": length, "kind": task.meta["kind"], "journal": journal.name}
     about = {"id": task.id, "family": family, "seed": seed, "length": length}
-    rlm = RLM(teacher, leaf, config.card, journal=journal, task=about)
+    rlm = RLM(teacher, leaf, config.card, journal=journal, task=about, isolation=config.isolation)
     result = await rlm.run(task.question, window.text())
     turns = Trajectory.read(journal).turns
     row |= {

@@ -75,6 +75,7 @@ async def make_solvers(
                 limits=arm.limits,
                 journals=journals / arm.name,
                 example=examples if arm.example else None,
+                isolation=config.isolation,
             )
     return solvers, list(clients.values())
 

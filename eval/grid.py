@@ -21,6 +21,7 @@ from data_gen.tasks import Task, Window, check_seed, make_window
 from rlm_executor.config import Config
 from rlm_executor.errors import ConfigError
 from rlm_executor.files import sha256_file, sha256_text
+from rlm_executor.sandbox.tiers import Isolation
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WindowMaker = Callable[[str, int, int, int], Window]
@@ -106,6 +107,7 @@ class EvalConfig(Config):
     answer_max_tokens: int = Field(default=384, gt=0, description="reply of a direct arm")
     seed: int = Field(description="first window seed of every cell")
     concurrency: int = Field(default=32, ge=1, description="runs at a time, all cells together")
+    isolation: Isolation = Field(default="sealed", description="what holds the loop's code")
     progress_seconds: float = Field(default=10, gt=0, description="between two progress lines")
     cells: list[CellConfig] = Field(min_length=1)
     arms: list[ArmConfig] = Field(min_length=1)

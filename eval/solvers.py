@@ -286,6 +286,7 @@ class Loop:
         limits: those of the card that differ for this arm, by name.
         journals: folder for the journals; one file a task.
         example: gives the worked example of a family, or nothing.
+        isolation: what holds the code.
     """
 
     def __init__(
@@ -297,8 +298,10 @@ class Loop:
         limits: dict[str, float],
         journals: Path,
         example: Callable[[str], list[Message]] | None = None,
+        isolation: str = "sealed",
     ) -> None:
         self.root, self.leaf, self.journals, self.example = root, leaf, journals, example
+        self.isolation = isolation
         self.card = card.model_copy(
             update={
                 "sampling": greedy(card.sampling),
@@ -318,6 +321,7 @@ class Loop:
             journal=journal,
             prelude=self.example(task.family) if self.example else None,
             task={"id": task.id, "family": task.family, "seed": task.meta.get("seed")},
+            isolation=self.isolation,
         )
         result = await rlm.run(task.question, Context.from_file(context))
         fault = root.fault or leaf.fault

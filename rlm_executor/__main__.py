@@ -25,6 +25,7 @@ from rlm_executor.dialect import DIALECTS
 from rlm_executor.errors import ConfigError
 from rlm_executor.openai_lm import OpenAILM
 from rlm_executor.rlm import RLM, RLMResult
+from rlm_executor.sandbox.tiers import ISOLATIONS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,6 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dialect", choices=DIALECTS, help="instead of the card's")
     parser.add_argument("--max-turns", type=int)
     parser.add_argument("--max-seconds", type=float)
+    parser.add_argument(
+        "--isolation",
+        choices=ISOLATIONS,
+        default="sealed",
+        help="what holds the model's code (default: sealed)",
+    )
     parser.add_argument("--journal", type=Path, help="write the run's events here")
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
     args = parser.parse_args(arguments)
@@ -58,7 +65,15 @@ def main(arguments: list[str] | None = None) -> int:
     root = OpenAILM(args.endpoint, args.model, api_key=os.environ.get("OPENAI_API_KEY", "EMPTY"))
     # A card's "base" is a name on the server that serves its adapter; without one, one model does.
     sub = _sub_model(args.sub_model or (card.sub_model if args.card else "self"), root)
-    rlm = RLM(root, sub, card, limits=limits, journal=args.journal, on_event=_show)
+    rlm = RLM(
+        root,
+        sub,
+        card,
+        limits=limits,
+        journal=args.journal,
+        on_event=_show,
+        isolation=args.isolation,
+    )
     result = asyncio.run(_run(rlm, args.question, context))
     if args.json:
         print(json.dumps(dataclasses.asdict(result), default=str, ensure_ascii=False))

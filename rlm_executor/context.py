@@ -73,11 +73,9 @@ class Context:
         except OSError as error:
             raise InputError(f"context {path} cannot be read ({error.strerror})") from error
 
-    def file(self, name: str) -> str | None:
-        """The text of the file that this context was made of, under its name; else None."""
-        if name != self._path:
-            return None
-        return os.pread(self._descriptor, self.bytes, 0).decode("utf-8", "replace")
+    def is_file(self, name: str) -> bool:
+        """Whether this is the name of the file that this context was made of."""
+        return name == self._path
 
     def fileno(self) -> int:
         """The descriptor that goes to the worker; it stays ours."""

@@ -18,26 +18,27 @@ def print_record(figure: str, values: dict[str, Any]) -> None:
     print(json.dumps(record(figure, values)), flush=True)
 
 
-def record(figure: str, values: dict[str, Any]) -> dict[str, Any]:
+def record(figure: str, values: dict[str, Any], checkout: Path = ROOT) -> dict[str, Any]:
     """``values`` as one entry.
 
     Args:
         figure: what was measured, in words, with its unit.
         values: the numbers, ours beside the peer's or the limit's.
+        checkout: where the code that was measured lies.
     """
     command = ["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]
     return {
         "figure": figure,
         **values,
-        "commit": commit(),
+        "commit": commit(checkout),
         "command": " ".join(command),
         "machine": machine(),
     }
 
 
-def commit() -> str:
+def commit(checkout: Path) -> str:
     """The commit measured; "+" after it where files differ from it."""
-    git = ["git", "-C", str(ROOT)]
+    git = ["git", "-C", str(checkout)]
     head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
     changed = subprocess.run(
         [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True

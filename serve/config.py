@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from rlm_executor.config import Config
+from rlm_executor.sandbox.tiers import Isolation
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
@@ -97,6 +98,7 @@ class GatewayConfig(Config):
         default=8000, ge=1, description="a question goes into the root's window; a context doesn't"
     )
     lm_concurrency: int = Field(default=64, ge=1, description="calls in flight, all loops together")
+    isolation: Isolation = Field(default="sealed", description="what holds the model's code")
     store: Literal["hashes", "full"] = Field(
         default="hashes", description="what is kept of a request: its hashes, or all of its text"
     )

@@ -100,6 +100,7 @@ class Gateway:
                 request.card(loop.card),
                 journal=journal,
                 on_event=listen,
+                isolation=self.config.isolation,
             )
             result = None
             try:

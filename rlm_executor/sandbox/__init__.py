@@ -1,1 +1,5 @@
-"""The REPL's process: ``host`` starts and drives it, ``zygote`` forks it, ``worker`` runs cells."""
+"""The REPL's process, held by the kernel.
+
+``host`` drives one session over ``link``; ``pool`` starts it, by way of ``zygote``; in the session
+``confine`` locks it in (``seccomp``, ``landlock``, ``syscalls``) and ``worker`` runs cells.
+"""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from rlm_executor.sandbox import landlock, seccomp
 
-FIRST_UID = 60_000  # of sessions started by root: one each, so that they are strangers
+FIRST_UID = 60_000  # of sessions started by root: one each in a process, so they are strangers
 MAX_THREADS = 64
 MAX_OPEN_FILES = 32
 NICENESS = 10  # the GPU's server comes first
@@ -38,7 +38,7 @@ class Hole(Exception):
 class Confinement:
     """What one session is held in."""
 
-    slot: int  # no other living session of this host has it
+    slot: int  # no other living session of this process has it
     memory: int  # bytes of address space beyond what the fork came with
     program: Callable[[bool], bytes]  # the seccomp filter, with threads or without
     scratch: str = ""  # a folder it may write: the session has files
@@ -60,7 +60,8 @@ class Confinement:
         give_way()
         self._limit()
         uid = self._change_user(libc)
-        libc.capset(_CAPSET_HEADER, _CAPSET_NONE)
+        if libc.capset(_CAPSET_HEADER, _CAPSET_NONE):
+            raise Hole("it cannot give up its rights")
         if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
             raise Hole("the kernel has no no_new_privs")
         libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # nobody of this uid may look into it
@@ -78,11 +79,11 @@ class Confinement:
 
     def _limit(self) -> None:
         size = mapped_bytes() + self.memory
-        files = resource.RLIM_INFINITY if self.scratch else 0
+        files = self.memory if self.scratch else 0
         for what, value in (
             (resource.RLIMIT_AS, size),
             (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_FSIZE, min(files, self.memory) if files else 0),
+            (resource.RLIMIT_FSIZE, files),
             (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
             (resource.RLIMIT_MEMLOCK, 0),
             (resource.RLIMIT_MSGQUEUE, 0),
@@ -98,7 +99,7 @@ class Confinement:
         return MAX_THREADS if os.geteuid() == 0 else count_tasks() + MAX_THREADS
 
     def _change_user(self, libc: ctypes.CDLL) -> int:
-        """A uid that nobody else has, where we may; gives the one it is now."""
+        """A uid that no other session of this host has, where we may; gives the one it is now."""
         if os.geteuid() != 0:
             return os.getuid()
         for capability in range(64):  # before the change of user: after it we may not
@@ -127,8 +128,6 @@ class Confinement:
 
     def _try_walls(self) -> None:
         for what, attempt in _ATTEMPTS.items():
-            if what == "open a file" and self.scratch:
-                continue
             try:
                 attempt()
             except OSError:

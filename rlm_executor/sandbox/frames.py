@@ -4,7 +4,7 @@ Nothing nested and nothing executable is ever parsed from the other side, and no
 that is over its limit. Standard library only: this file runs in the session too.
 
     host -> session   EXEC (nonce; code)                REPLY (call number; kind, text, ...)
-                      STATE (nonce)                     FILE (call number; found, content)
+                      STATE (nonce)                     FILE (call number; "1" if it is the context)
     session -> host   PIDFD () with the descriptor, first of all
                       READY (; posture)                 REFUSED (; reason)
                       CALL (call number; prompt, ...)   DONE (nonce; status, output, output length,
@@ -21,9 +21,17 @@ EXEC, REPLY, STATE, READY, REFUSED, CALL, DONE = b"E", b"R", b"S", b"H", b"F", b
 OPEN, FILE, PIDFD = b"O", b"I", b"P"
 
 HEADER = struct.Struct("!cQQ")  # kind, number, bytes that follow
-MAX_FRAME = 1 << 30  # bytes, host to session: a context's file may be large
-MAX_SENT = 64 << 20  # bytes, session to host
-MAX_FIELDS = 100_000  # session to host: an empty field costs the host more than its 8 bytes
+MAX_FRAME = 1 << 30  # bytes, host to session
+MAX_FIELDS = 10_000  # session to host: an empty field costs the host more than its 8 bytes
+# Bytes of a frame, session to host, by kind; any other kind may not come.
+LIMITS = {
+    CALL: 16 << 20,
+    DONE: 48 << 20,
+    STATE: 1 << 20,
+    OPEN: 1 << 16,
+    READY: 1 << 12,
+    REFUSED: 1 << 12,
+}
 _LENGTH = struct.Struct("!Q")
 
 
@@ -37,13 +45,14 @@ def pack(kind: bytes, number: int, *fields: str) -> bytes:
     return HEADER.pack(kind, number, len(body)) + body
 
 
-def unpack(header: bytes, limit: int = MAX_FRAME) -> tuple[bytes, int, int]:
+def unpack(header: bytes, limits: dict[bytes, int] | None = None) -> tuple[bytes, int, int]:
     """Kind, number and length of the body, from a frame's header.
 
     Raises:
-        ValueError: the length is over ``limit``.
+        ValueError: the length is over the limit of its kind.
     """
     kind, number, size = HEADER.unpack(header)
+    limit = MAX_FRAME if limits is None else limits.get(kind, 0)
     if size > limit:
         raise ValueError(f"a frame of {size} bytes is announced, {limit} are allowed")
     return kind, number, size

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import secrets
 import signal
@@ -27,13 +28,16 @@ from rlm_executor.context import Context, Metadata
 from rlm_executor.errors import SandboxError
 from rlm_executor.sandbox import frames
 from rlm_executor.sandbox.link import Gone, Link, Violation
-from rlm_executor.sandbox.pool import SEED, Place, Pool
+from rlm_executor.sandbox.pool import SEED, START_SECONDS, Place, Pool
 from rlm_executor.sandbox.tiers import NONE_WARNING
 
 __all__ = ["SEED", "AnswerCall", "CallReply", "Cell", "Repl"]
 
 _NUDGE_SECONDS = 0.5  # SIGINT is repeated: one that comes before the cell begins is lost
-_START_SECONDS = 60.0  # a machine that needs longer to fork is not going to get better
+_MOST_REPLAYED_BYTES = 64 << 20  # of replies kept; a session that had more is not restored
+_MOST_REPLAY_SECONDS = 120.0
+_MOST_ERROR_CHARS = 200_000
+_REPLY_BYTES = 200  # that keeping one costs beyond its text
 _LATE = "the cell ended before the reply came"
 _LOG = logging.getLogger(__name__)
 
@@ -79,19 +83,24 @@ class _Past:
 
     number: int
     code: str
-    replies: dict[tuple[str, ...], deque[list[CallReply]]] = field(
-        default_factory=lambda: defaultdict(deque)
-    )
+    status: str = ""
+    seconds: float = 0.0
+    size: int = 0  # of the replies, in bytes, about
+    replies: dict[bytes, deque[list[CallReply]]] = field(default_factory=lambda: defaultdict(deque))
+
+    def keep(self, prompts: list[str], replies: list[CallReply]) -> None:
+        """Remember what was answered."""
+        self.size += sum(len(reply.text) + _REPLY_BYTES for reply in replies)
+        self.replies[_digest(prompts)].append(replies)
 
     async def answer(self, prompts: list[str]) -> list[CallReply]:
         """The reply that was given then. No language model is asked."""
-        given = self.replies.get(tuple(prompts))
+        given = self.replies.get(_digest(prompts))
         if not given:
-            new = CallReply("this call was not made the first time", "CallCancelled")
-            return [new] * len(prompts)
-        reply = given.popleft()
-        given.append(reply)
-        return reply
+            return _late(prompts)  # it was cancelled
+        replies = given.popleft()
+        given.append(replies)
+        return replies
 
 
 class Repl:
@@ -126,6 +135,7 @@ class Repl:
         self._keep_chars = keep_chars
         self._pool = Pool.of(isolation, preload)
         self._past: list[_Past] = []
+        self._restorable = True
         self._cells = 0
         self._place: Place | None = None
         self._link: Link | None = None
@@ -151,20 +161,19 @@ class Repl:
         """
         if self._pool.isolation == "none":
             _LOG.warning(NONE_WARNING)
-        for attempt in (1, 2):
+        for attempt in (1, 2):  # its zygote may have been ended from outside
             home = await self._pool.home(self._context)
             self.metadata = Metadata(self._context.type, home.chars, home.lines)
             try:
-                self._place = await home.fork(self._keep_chars)
-                self._link = Link(self._place.sock)
-                async with asyncio.timeout(_START_SECONDS):
+                async with asyncio.timeout(START_SECONDS):
+                    self._place = await home.fork(self._keep_chars)
+                    self._link = Link(self._place.sock)
                     self._place.admit(await self._link.receive_pidfd())
                     await self._link.open()
                     kind, _, fields = await self._link.read()
                 break
-            except (TimeoutError, Gone, SandboxError) as error:
+            except (TimeoutError, Gone, OSError) as error:
                 self.close()
-                self._pool.forget(self._context)  # its zygote may have been ended from outside
                 if attempt == 2:
                     raise SandboxError(
                         f"the REPL process did not start ({error or 'time-out'}); "
@@ -191,9 +200,10 @@ class Repl:
         """
         self._cells += 1
         past = _Past(self._cells, code)
-        cell = await self._run(past, self._recording(past), deadline)
+        cell = await self._run(past, self._recording(past), deadline, self._cell_timeout_s)
         if cell.status == "died":
-            return replace(cell, restored=await self._restore(deadline))
+            return replace(cell, restored=await self._restore())
+        past.status, past.seconds = cell.status, cell.seconds
         self._past.append(past)
         return cell
 
@@ -211,12 +221,14 @@ class Repl:
                     if (kind, number) == (frames.STATE, nonce):
                         return fields[0] if fields else ""
                     if kind != frames.CALL:
-                        return ""
-                    self._reply(number, _late(fields))
-        except (Gone, TimeoutError):
+                        raise Violation("it sent what it may not send now")
+                    self._link.send(frames.REPLY, number, *_flat(_late(fields)))
+        except (Gone, TimeoutError):  # whatever it is at: the next cell needs one that listens
+            await self._restore()
             return ""
         finally:
-            self._place.signal(signal.SIGSTOP)
+            if self._place is not None:
+                self._place.signal(signal.SIGSTOP)
 
     def close(self) -> None:
         """End the session. Calling it twice is fine."""
@@ -230,31 +242,47 @@ class Repl:
     def _recording(self, past: _Past) -> AnswerCall:
         async def answer(prompts: list[str]) -> list[CallReply]:
             replies = await self._answer_call(prompts)
-            past.replies[tuple(prompts)].append(replies)
+            past.keep(prompts, replies)
+            if past.size + sum(one.size for one in self._past) > _MOST_REPLAYED_BYTES:
+                self._restorable = False
+                for one in (past, *self._past):
+                    one.replies.clear()
             return replies
 
         return answer
 
-    async def _restore(self, deadline: float) -> bool:
-        """A new session with the state of the one that died, if its cells can be run again."""
+    async def _restore(self) -> bool:
+        """A new session in place of one that was lost.
+
+        Returns:
+            Whether it has the state of that one: all its cells ended as they had, in about the
+            time that they had taken. Else it is a fresh one.
+        """
+        self.close()
         await self.start()
+        if not self._restorable:
+            self._past, self._restorable = [], True
+            return False
+        spent = sum(past.seconds for past in self._past)
+        deadline = time.monotonic() + min(2 * spent + 5, _MOST_REPLAY_SECONDS)
         for past in self._past:
-            cell = await self._run(past, past.answer, deadline)
-            if cell.status == "died":
-                self._past = []
-                await self.start()
-                return False
+            timeout_s = past.seconds if past.status == "timeout" else self._cell_timeout_s
+            cell = await self._run(past, past.answer, deadline, timeout_s)
+            if cell.status != past.status:
+                self._restorable = False
+                return await self._restore()
         return True
 
-    async def _run(self, past: _Past, answer: AnswerCall, deadline: float) -> Cell:
+    async def _run(
+        self, past: _Past, answer: AnswerCall, deadline: float, timeout_s: float
+    ) -> Cell:
         if self._link is None or self._place is None:
             raise SandboxError("the REPL session is not running")
         started = time.monotonic()
-        run = _Running(self._link, self._place, answer, self._context.file)
+        run = _Running(self._link, self._place, answer, self._context.is_file)
         try:
-            return await run.go(
-                str(past.number), past.code, deadline, self._cell_timeout_s, self._grace_s
-            )
+            fields = await run.go(str(past.number), past.code, deadline, timeout_s, self._grace_s)
+            return _cell(fields, self._keep_chars, time.monotonic() - started)
         except Gone as gone:
             reason = str(gone)
             if self._place.overdrawn:
@@ -267,31 +295,27 @@ class Repl:
             if self._place is not None:  # threads that outlive their cell stand still
                 self._place.signal(signal.SIGSTOP)
 
-    def _reply(self, number: int, replies: list[CallReply]) -> None:
-        assert self._link is not None
-        self._link.send(frames.REPLY, number, *_flat(replies))
-
 
 class _Running:
     """One cell while it runs: its deadline, its sub-calls, and what the session may send now."""
 
     def __init__(
-        self, link: Link, place: Place, answer: AnswerCall, file: Callable[[str], str | None]
+        self, link: Link, place: Place, answer: AnswerCall, is_file: Callable[[str], bool]
     ) -> None:
-        self._link, self._place, self._answer, self._file = link, place, answer, file
+        self._link, self._place, self._answer, self._is_file = link, place, answer, is_file
         self._calls: set[asyncio.Task[None]] = set()
         self._reading: asyncio.Task[tuple[bytes, int, list[str]]] | None = None
         self._interrupted: float | None = None
 
     async def go(
         self, number: str, code: str, deadline: float, timeout_s: float, grace_s: float
-    ) -> Cell:
-        """Run it to its end.
+    ) -> list[str]:
+        """Run it to its end; what the session says of it.
 
         Raises:
             Gone: the session is lost.
         """
-        started = mark = time.monotonic()
+        mark = time.monotonic()
         nonce = secrets.randbits(64)
         self._place.signal(signal.SIGCONT)
         self._link.send(frames.EXEC, nonce, number, code)
@@ -330,7 +354,7 @@ class _Running:
             if self._reading in done:
                 frame, self._reading = self._reading.result(), None
                 if frame[:2] == (frames.DONE, nonce):
-                    return _cell(frame[2], time.monotonic() - started)
+                    return frame[2]
                 self._serve(*frame)
 
     async def end(self) -> None:
@@ -345,8 +369,7 @@ class _Running:
         if kind == frames.CALL and fields:
             self._calls.add(asyncio.create_task(self._call(number, fields)))
         elif kind == frames.OPEN and len(fields) == 1:
-            content = self._file(fields[0])
-            self._link.send(frames.FILE, number, "" if content is None else "1", content or "")
+            self._link.send(frames.FILE, number, "1" if self._is_file(fields[0]) else "")
         else:
             raise Violation("it sent what it may not send now")
 
@@ -368,15 +391,19 @@ def _flat(replies: list[CallReply]) -> list[str]:
     return [field for reply in replies for field in (reply.error, reply.text)]
 
 
-def _cell(fields: list[str], seconds: float) -> Cell:
+def _digest(prompts: list[str]) -> bytes:
+    return hashlib.sha256(frames.pack(frames.CALL, 0, *prompts)).digest()
+
+
+def _cell(fields: list[str], keep_chars: int, seconds: float) -> Cell:
     if len(fields) != 6 or not fields[2].isdecimal() or len(fields[2]) > 18:
         raise Violation("it sent a result that is none")
     status, output, total, error, answer, flags = fields
     return Cell(
         status=status if status in ("ok", "timeout") else "error",
-        output=output,
-        output_chars=int(total),
-        error=error,
+        output=output[:keep_chars],
+        output_chars=max(int(total), len(output)),
+        error=error[:_MOST_ERROR_CHARS],
         answer=answer,
         ready="r" in flags,
         moved="m" in flags,

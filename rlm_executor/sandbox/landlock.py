@@ -19,9 +19,10 @@ CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same on every mac
 GET_VERSION, PATH_BENEATH = 1, 1
 
 EXECUTE, WRITE, READ, READ_DIR, REMOVE_DIR, REMOVE_FILE = 1, 2, 4, 8, 16, 32
-MAKE_DIR, MAKE_REG, TRUNCATE, IOCTL = 128, 256, 1 << 14, 1 << 15
+MAKE_DIR, MAKE_REG, REFER, TRUNCATE, IOCTL = 128, 256, 1 << 13, 1 << 14, 1 << 15
 MAY_READ = READ | READ_DIR | EXECUTE  # shared libraries are mapped executable
-MAY_WRITE = MAY_READ | WRITE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | TRUNCATE
+MAY_WRITE = MAY_READ | WRITE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG
+MAY_WRITE |= REFER | TRUNCATE
 _OF_A_FILE = EXECUTE | WRITE | READ | TRUNCATE | IOCTL
 _RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
 _ALL_RIGHTS = (1 << 16) - 1  # from version 5 on
@@ -60,7 +61,10 @@ def restrict(read: Sequence[str] = (), write: Sequence[str] = ()) -> int:
 
 
 def _allow(rules: int, path: str, rights: int) -> None:
-    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except PermissionError:
+        return  # it is closed to this user anyway
     try:
         if not os.path.isdir(path):
             rights &= _OF_A_FILE

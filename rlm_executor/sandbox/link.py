@@ -18,7 +18,7 @@ import socket
 
 from rlm_executor.sandbox import frames
 
-MAX_QUEUED = 1 << 30  # bytes that a session has not read: it never will
+MAX_QUEUED = 256 << 20  # bytes that a session has not read: it never will
 Frame = tuple[bytes, int, list[str]]
 
 
@@ -32,6 +32,9 @@ class Violation(Gone):
 
 class Link:
     """One channel, to one session."""
+
+    _reader: asyncio.StreamReader
+    _writer: asyncio.StreamWriter | None = None
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -61,11 +64,12 @@ class Link:
         Raises:
             Gone: the session has ended, or does not read.
         """
-        if self._writer.is_closing():
+        if self._writer is None or self._writer.is_closing():
             raise Gone("it has ended")
+        queued = self._writer.transport.get_write_buffer_size()
+        if queued + sum(4 * len(field) + 8 for field in fields) > MAX_QUEUED:
+            raise Violation("it does not read what it asked for, or asked for too much")
         self._writer.write(frames.pack(kind, number, *fields))
-        if self._writer.transport.get_write_buffer_size() > MAX_QUEUED:
-            raise Violation("it does not read what it asked for")
 
     async def read(self) -> Frame:
         """The next frame.
@@ -76,7 +80,7 @@ class Link:
         """
         try:
             header = await self._reader.readexactly(frames.HEADER.size)
-            kind, number, size = frames.unpack(header, frames.MAX_SENT)
+            kind, number, size = frames.unpack(header, frames.LIMITS)
             body = await self._reader.readexactly(size)
             return kind, number, frames.fields_of(body, frames.MAX_FIELDS)
         except (asyncio.IncompleteReadError, OSError) as error:
@@ -86,7 +90,7 @@ class Link:
 
     def close(self) -> None:
         """Stop reading and writing. Calling it twice is fine."""
-        if hasattr(self, "_writer"):
+        if self._writer is not None:
             self._writer.transport.abort()
 
 

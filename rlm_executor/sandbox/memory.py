@@ -46,8 +46,9 @@ class Watch:
         with self._lock:
             self._start[session] = pid, resident_bytes(pid)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="memory", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def remove(self, session: Watched) -> None:
         """It has ended, or will at once."""
@@ -57,11 +58,12 @@ class Watch:
     def taken(self) -> dict[Watched, int]:
         """Bytes that each session has taken since its start."""
         with self._lock:
-            sessions = dict(self._start)
-        return {
-            session: max(0, resident_bytes(pid) - before)
-            for session, (pid, before) in sessions.items()
-        }
+            taken = {}
+            for session, (pid, before) in self._start.items():
+                now = resident_bytes(pid)
+                self._start[session] = pid, min(before, now)  # what it let go of is not a credit
+                taken[session] = max(0, now - before)
+            return taken
 
     def _run(self) -> None:
         while True:
@@ -73,8 +75,10 @@ class Watch:
             taken = self.taken()
             if sum(taken.values()) > self.limit:
                 largest = max(taken, key=taken.__getitem__)
-                largest.overdrawn = True
-                largest.signal(signal.SIGKILL)
+                with self._lock:
+                    if largest in self._start:  # it may have ended by itself
+                        largest.overdrawn = True
+                        largest.signal(signal.SIGKILL)
 
 
 def pid_of(pidfd: int) -> int:

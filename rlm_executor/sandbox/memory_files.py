@@ -8,15 +8,17 @@ not there, and the error says so. Standard library only.
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import os
+import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 ABSENT = (
-    "{name}: there are no files here, only those that you write yourself; the text to work on is "
-    "in the variable `context`"
+    "there are no files here, only those that you write yourself; the text to work on is in the "
+    "variable `context`"
 )
 Fetch = Callable[[str], "str | None"]
 
@@ -31,7 +33,7 @@ class MemoryFiles:
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
         self._lock = threading.Lock()
-        self._contents: dict[str, bytes] = {}
+        self._contents: dict[str, bytes | None] = {}  # None: it is not there
 
     def install(self) -> None:
         """Become ``open``, ``io.open``, and what ``os.path`` and ``os`` say of these files."""
@@ -39,6 +41,7 @@ class MemoryFiles:
         os.path.exists = os.path.isfile = self.exists  # type: ignore[assignment]
         os.path.getsize = lambda name: len(self._read(self._name(name)))  # type: ignore[assignment]
         os.remove = os.unlink = self.remove  # type: ignore[assignment]
+        os.stat = os.lstat = self.stat  # type: ignore[assignment]
 
     def open(
         self,
@@ -60,7 +63,7 @@ class MemoryFiles:
         (kind,) = kinds
         name = self._name(file)
         if kind == "x" and self.exists(name):
-            raise FileExistsError(17, "File exists", name)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
         if kind in "wx" or (kind == "a" and not self.exists(name)):
             self._contents[name] = b""
         reads, writes = kind == "r" or "+" in mode, kind != "r" or "+" in mode
@@ -77,10 +80,15 @@ class MemoryFiles:
             return False
         return True
 
-    def remove(self, name: Any) -> None:
+    def remove(self, name: Any, **_: Any) -> None:
         """Forget a file."""
         self._read(self._name(name))
-        self._contents.pop(self._name(name), None)
+        self._contents[self._name(name)] = None
+
+    def stat(self, name: Any, **_: Any) -> os.stat_result:
+        """Type and size of a file."""
+        size = len(self._read(self._name(name)))
+        return os.stat_result((stat.S_IFREG | 0o644, 0, 0, 1, 0, 0, size, 0, 0, 0))
 
     def keep(self, name: str, content: bytes) -> None:
         """A file was written."""
@@ -90,15 +98,16 @@ class MemoryFiles:
         with self._lock:
             if name not in self._contents:
                 text = self._fetch(name)
-                if text is None:
-                    raise FileNotFoundError(2, ABSENT.format(name=name))
-                self._contents[name] = text.encode("utf-8", "replace")
-            return self._contents[name]
+                self._contents[name] = None if text is None else text.encode("utf-8", "replace")
+            content = self._contents[name]
+        if content is None:
+            raise FileNotFoundError(errno.ENOENT, ABSENT, name)
+        return content
 
     @staticmethod
     def _name(file: Any) -> str:
         if isinstance(file, int):
-            raise OSError(9, "files are opened by name here, not by number")
+            raise OSError(errno.EBADF, "files are opened by name here, not by number")
         name = os.fsdecode(os.fspath(file))
         return name.removeprefix("./")
 
@@ -125,15 +134,38 @@ class _MemoryFile(io.BytesIO):
         self._check(self._reads, "readable")
         return super().read(size)
 
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return self.read(size)
+
     def readline(self, size: int | None = -1, /) -> bytes:
         self._check(self._reads, "readable")
         return super().readline(size)
+
+    def readlines(self, size: int | None = None, /) -> list[bytes]:
+        self._check(self._reads, "readable")
+        return super().readlines(size)
+
+    def readinto(self, buffer: Any, /) -> int:
+        self._check(self._reads, "readable")
+        return super().readinto(buffer)
+
+    def __next__(self) -> bytes:
+        self._check(self._reads, "readable")
+        return super().__next__()
 
     def write(self, data: Any, /) -> int:
         self._check(self._writes, "writable")
         if self._append:
             self.seek(0, io.SEEK_END)
         return super().write(data)
+
+    def writelines(self, lines: Iterable[Any], /) -> None:
+        for line in lines:
+            self.write(line)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        self._check(self._writes, "writable")
+        return super().truncate(size)
 
     def flush(self) -> None:
         super().flush()

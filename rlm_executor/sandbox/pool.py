@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -22,18 +23,19 @@ import sys
 import tempfile
 import threading
 import weakref
+from collections import deque
 from pathlib import Path
 
 from rlm_executor.context import Context
 from rlm_executor.errors import InputError, SandboxError
-from rlm_executor.sandbox import confine, zygote
+from rlm_executor.sandbox import confine, tiers, zygote
 from rlm_executor.sandbox.memory import Watch
-from rlm_executor.sandbox.tiers import bwrap, check_platform
 
 SEED = 0  # of `random` in every session, and of its string hashes: replays see the same orders
 MEMORY_FLOOR = 1 << 30  # bytes of address space a session may take for itself ...
 MEMORY_PER_CONTEXT_BYTE = 8  # ... and for each byte of its context: wide text, splits, copies
-MOST_SESSIONS = 4096  # slots, each with a uid of its own
+MOST_SESSIONS = 1024  # slots, each with a uid of its own
+START_SECONDS = 60.0  # a machine that needs longer to load a context is not going to get better
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "LANG": "C.UTF-8",
@@ -46,25 +48,29 @@ ENVIRONMENT = {
 SCRIPT = Path(zygote.__file__)
 PYTHON = sys.executable
 
+# Shared by all pools. The slot that was freed last is taken last: its process may be dying still.
+_slots = deque(range(MOST_SESSIONS))
+_watch = Watch()
+
 
 class Place:
     """One session as its host holds it: close it, and the session is gone."""
 
-    def __init__(self, pool: Pool, slot: int, sock: socket.socket, scratch: str) -> None:
+    def __init__(self, slot: int, sock: socket.socket, scratch: str) -> None:
         self.sock, self.scratch = sock, scratch
         self.pidfd = -1
         self.overdrawn = False  # ended because all sessions together had used up their memory
-        self._pool, self._slot = pool, slot
+        self._slot = slot
 
     def admit(self, pidfd: int) -> None:
         """It has started: from now on it can be signalled, and its memory counts."""
         self.pidfd = pidfd
-        self._pool.watch.add(self)
+        _watch.add(self)
 
     def signal(self, which: signal.Signals) -> None:
         """Send a signal; nothing if it has ended."""
         if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+            with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self.pidfd, which)
 
     def close(self) -> None:
@@ -72,14 +78,14 @@ class Place:
         if self._slot < 0:
             return
         self.signal(signal.SIGKILL)
-        self._pool.watch.remove(self)
+        _watch.remove(self)
         self.sock.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
-        if self.scratch:
-            shutil.rmtree(self.scratch, ignore_errors=True)
-        self._pool.free(self._slot)
+        if self.scratch:  # whatever a model has put there: not on the event loop
+            threading.Thread(target=_remove, args=(self.scratch,), daemon=True).start()
+        _slots.append(self._slot)
         self._slot = -1
 
 
@@ -94,18 +100,24 @@ class Home:
         """Fork a session; what it says first is on its socket.
 
         Raises:
-            SandboxError: too many sessions, or the zygote has ended.
+            SandboxError: too many sessions.
+            OSError: the zygote has ended, or this process has no descriptors left.
         """
-        pool = self._pool
-        slot = pool.take()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        scratch = pool.make_scratch(slot)
-        place = Place(pool, slot, ours, scratch)
-        settings = zygote.SETTINGS.pack(
-            slot, MEMORY_FLOOR, MEMORY_PER_CONTEXT_BYTE, keep_chars, SEED, pool.confined
-        )
-        paths = "\0".join([scratch, *(pool.readable if scratch else [])]).encode()
         try:
+            slot = _slots.popleft()
+        except IndexError:
+            raise SandboxError(
+                f"{MOST_SESSIONS} REPL sessions are open in this process; end some of them"
+            ) from None
+        place = None
+        try:
+            scratch = self._pool.make_scratch(slot)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            place = Place(slot, ours, scratch)
+            settings = zygote.SETTINGS.pack(
+                slot, MEMORY_FLOOR, MEMORY_PER_CONTEXT_BYTE, keep_chars, SEED, self._pool.confined
+            )
+            paths = "\0".join([scratch, *(tiers.READABLE if scratch else [])]).encode()
             with theirs:
                 while True:
                     try:
@@ -113,12 +125,21 @@ class Home:
                         return place
                     except BlockingIOError:  # it has many requests to work off
                         await asyncio.sleep(0.001)
-        except OSError as error:
-            place.close()
-            raise SandboxError(f"no REPL process can be started: {error}") from error
         except BaseException:
-            place.close()
+            if place is not None:
+                place.close()
+            else:
+                _slots.append(slot)
             raise
+
+    def ended(self) -> bool:
+        """Whether its process is gone."""
+        poll = select.poll()
+        try:
+            poll.register(self._control, select.POLLHUP)
+        except (ValueError, OSError):  # closed here
+            return True
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Let the zygote end, and with it its sessions."""
@@ -144,22 +165,20 @@ class Pool:
         """
         with cls._making:
             pool = cls._pools.get((isolation, preload))
-            if pool is None or pool.owner != os.getpid():
+            if pool is None:
                 pool = cls._pools[isolation, preload] = cls(isolation, preload)
             return pool
 
     def __init__(self, isolation: str, preload: tuple[str, ...]) -> None:
-        check_platform(isolation)
+        tiers.check_platform(isolation)
         self.isolation, self.confined = isolation, isolation != "none"
-        self.owner = os.getpid()
-        self.watch = Watch()
-        self.readable = [sys.base_prefix, sys.prefix] if isolation == "files" else []
+        self.watch = _watch
         self._preload = preload
-        self._slots = set(range(MOST_SESSIONS))
         self._homes: weakref.WeakKeyDictionary[Context, Home] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()  # of what follows; contexts load one at a time
+        self._settling = threading.Lock()  # contexts load one at a time
         self._base: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._end: weakref.finalize[..., Pool] | None = None
 
     async def home(self, context: Context) -> Home:
         """The zygote that holds this context, started if there is none.
@@ -169,30 +188,9 @@ class Pool:
             SandboxError: no zygote can be had.
         """
         known = self._homes.get(context)
-        if known is not None:
+        if known is not None and not known.ended():
             return known
         return await asyncio.to_thread(self._settle, context)
-
-    def forget(self, context: Context) -> None:
-        """Its zygote has ended: the next session gets a new one."""
-        with self._lock:
-            home = self._homes.pop(context, None)
-        if home is not None:
-            home.close()
-
-    def take(self) -> int:
-        """A free slot."""
-        with self._lock:
-            if not self._slots:
-                raise SandboxError(
-                    f"{MOST_SESSIONS} REPL sessions are open in this process; end some of them"
-                )
-            return self._slots.pop()
-
-    def free(self, slot: int) -> None:
-        """A slot is free again."""
-        with self._lock:
-            self._slots.add(slot)
 
     def make_scratch(self, slot: int) -> str:
         """A folder for the files of a session that may have some, else ""."""
@@ -203,26 +201,18 @@ class Pool:
             os.chown(folder, confine.FIRST_UID + slot, confine.FIRST_UID + slot)
         return folder
 
+    def abandon(self) -> None:
+        """In a fork of this process: the zygotes are the parent's, and end with it."""
+        for sock in [self._control, *(home._control for home in self._homes.values())]:
+            if sock is not None:
+                sock.close()
+
     def _settle(self, context: Context) -> Home:
-        with self._lock:
+        with self._settling:
             known = self._homes.get(context)
-            if known is not None:
+            if known is not None and not known.ended():
                 return known
-            for attempt in (1, 2):
-                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                try:
-                    with theirs:
-                        base = self._control or self._start()
-                        socket.send_fds(base, [b"C"], [theirs.fileno(), context.fileno()])
-                    reply = ours.recv(zygote.MAX_PACKET).decode("utf-8", "replace")
-                    if reply:
-                        break
-                    raise OSError("the zygote has ended" + self._last_words())
-                except OSError as error:
-                    ours.close()
-                    self._drop()
-                    if attempt == 2:
-                        raise SandboxError(f"no REPL process can be started: {error}") from error
+            ours, reply = self._load(context)
             if not reply.startswith("ok "):
                 ours.close()
                 raise InputError(f"context {context.label} {reply.removeprefix('no ')}")
@@ -232,16 +222,40 @@ class Pool:
             weakref.finalize(context, home.close)
             return home
 
+    def _load(self, context: Context) -> tuple[socket.socket, str]:
+        """A new zygote's control socket, and what it says of the context."""
+        said = ""
+        for attempt in (1, 2):
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.settimeout(START_SECONDS)
+            try:
+                with theirs:
+                    base = self._control or self._start()
+                    socket.send_fds(base, [b"C"], [theirs.fileno(), context.fileno()])
+                reply = ours.recv(zygote.MAX_PACKET).decode("utf-8", "replace")
+                if reply:
+                    return ours, reply
+                reason: Exception = SandboxError("it ended while it read the context")
+            except OSError as error:
+                reason = error
+            ours.close()
+            if self._base is not None and self._base.poll() is None and attempt == 1:
+                with contextlib.suppress(subprocess.TimeoutExpired):  # it may be ending
+                    self._base.wait(0.2)
+            if self._base is not None and self._base.poll() is None:
+                break  # it is not the base that is wrong
+            said = self._drop()
+        raise SandboxError(f"no REPL process can be started: {reason}{said}")
+
     def _start(self) -> socket.socket:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # The control socket ends with this object, and the base zygote with the socket.
         command = [PYTHON, "-S", "-s", "-P", str(SCRIPT), str(theirs.fileno())]
-        paths = [path for path in sys.path if path and os.path.isdir(path)] if self._preload else []
+        paths: list[str] = []
+        if self._preload:
+            paths = [path for path in sys.path if path and os.path.isdir(path)]
         if self.isolation == "sealed+ns":
-            command = [
-                *bwrap([SCRIPT.parent, Path(sys.executable).parent.parent, *paths]),
-                *command,
-            ]
+            command = [*tiers.bwrap([str(SCRIPT.parent), *paths]), *command]
         environment = ENVIRONMENT | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
         with theirs:
             self._base = subprocess.Popen(
@@ -254,29 +268,45 @@ class Pool:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # a Ctrl-C in the terminal is ours, not the sessions'
             )
-        weakref.finalize(self, _reap, self._base, self._control, self.owner)
+        self._end = weakref.finalize(self, _reap, self._base, self._control, os.getpid())
         return self._control
 
-    def _drop(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-
-    def _last_words(self) -> str:
-        if self._base is None or self._base.stderr is None:
-            return ""
-        try:
-            _, said = self._base.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            return ""
-        lines = said.decode("utf-8", "replace").strip().splitlines()
-        return f": {lines[-1]}" if lines else ""
+    def _drop(self) -> str:
+        """Forget the base zygote, which has ended; its last words."""
+        said = ""
+        if self._base is not None and self._base.stderr is not None:
+            lines = self._base.stderr.read().decode("utf-8", "replace").strip().splitlines()
+            said = f": {lines[-1]}" if lines else ""
+        if self._end is not None:
+            self._end()
+        self._base = self._control = None
+        return said
 
 
 def _reap(process: subprocess.Popen[bytes], control: socket.socket, owner: int) -> None:
     """Let a base zygote end; at the latest when this process does."""
     control.close()
-    if os.getpid() == owner:
-        if process.stderr is not None:
-            process.stderr.close()
+    if os.getpid() != owner:
+        return
+    try:
         process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stderr is not None:
+        process.stderr.close()
+
+
+def _remove(folder: str) -> None:
+    with contextlib.suppress(Exception):  # a tree may be deeper than Python can follow
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _after_fork() -> None:
+    pools, Pool._pools = Pool._pools, {}
+    Pool._making = threading.Lock()
+    for pool in pools.values():
+        pool.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,6 +1,7 @@
 """The filter that a session's system calls go through: an allow-list in the kernel's own bytecode.
 
-    load(program(os.getpid(), files=False, threads=True))     # cannot be taken back
+    made = program(files=False, threads=True)      # for any session
+    load(made, os.getpid())                        # for this one; cannot be taken back
 
 Written as raw BPF because libseccomp is not on every slim image. Standard library only.
 """
@@ -20,14 +21,15 @@ ALLOW, KILL_PROCESS, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 X32_CALLS = 0x40000000  # numbers from here on are another table of the same machine
 SET_MODE_FILTER = 1
 
-PROT_EXEC = 4
+PROT_EXEC, MAP_SHARED = 4, 1
+MSG_OOB, MSG_USUAL = 1, 0x40 | 0x4000  # DONTWAIT, NOSIGNAL
 # clone: threads only. What makes a thread, and what makes a namespace, a process or a handle.
-THREAD = 0x100 | 0x800 | 0x10000  # VM, SIGHAND, THREAD
+THREAD = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000  # VM, FS, FILES, SIGHAND, THREAD
 NOT_THREAD = 0x7E020000 | 0x80 | 0x1000 | 0x2000 | 0x4000  # NEW*, NEWTIME, PIDFD, PTRACE, VFORK
 PR_SET_NAME, PR_GET_NAME, PR_SET_VMA = 15, 16, 0x53564D41
 F_GETFD, F_SETFD, F_GETFL, F_SETFL = 1, 2, 3, 4
 FIONBIO, FIONCLEX, FIOCLEX = 0x5421, 0x5450, 0x5451
-MADVICE = (0, 3, 4, 8, 14, 15, 18, 19)  # those that the allocators of libc and CPython use
+MADVICE = (0, 3, 4, 8, 14, 15, 18, 19)  # use, no use, free, huge pages or not, dump or not
 AF_UNIX = 1
 
 OWN_PID = 0x7EAD0001  # stands for the session's pid in a program made ahead
@@ -69,9 +71,11 @@ def null(index: int, error: int) -> list[Instruction]:
 def checked(pid: int, *, files: bool, threads: bool) -> dict[str, list[Instruction]]:
     """Calls that are allowed with some arguments only; each list denies or falls through."""
     executable = [] if files else no_bits(2, PROT_EXEC, errno.EACCES)
+    # Shared pages stay when they are unmapped, out of every count of this process.
+    private = [] if files else no_bits(3, MAP_SHARED, errno.EPERM)
     thread = [*no_bits(0, NOT_THREAD, errno.EPERM), *all_bits(0, THREAD, errno.EPERM)]
     return {
-        "mmap": executable,
+        "mmap": [*executable, *private],
         "mprotect": executable,
         "clone": thread if threads else [_deny(errno.EAGAIN)],
         "kill": one_of(0, [pid], errno.EPERM),
@@ -82,7 +86,9 @@ def checked(pid: int, *, files: bool, threads: bool) -> dict[str, list[Instructi
         "prlimit64": [*one_of(0, [0], errno.EPERM), *null(2, errno.EPERM)],  # read its own
         "madvise": one_of(2, MADVICE, errno.EINVAL),
         "socketpair": one_of(0, [AF_UNIX], errno.EPERM),
-        "sendto": null(4, errno.EPERM),  # a datagram pair cannot be aimed at somebody else
+        # A datagram pair cannot be aimed at somebody else; urgent data has had its bugs.
+        "sendto": [*null(4, errno.EPERM), *no_bits(3, ~MSG_USUAL & 0xFFFFFFFF, errno.EPERM)],
+        "recvfrom": no_bits(3, MSG_OOB, errno.EPERM),
     }
 
 

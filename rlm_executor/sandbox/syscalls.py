@@ -14,7 +14,7 @@ PLAIN = (
     "sched_yield pause nanosleep clock_nanosleep getitimer setitimer alarm getpid gettid getppid "
     "exit exit_group uname getcwd gettimeofday time getrlimit getrusage sysinfo times getuid "
     "getgid geteuid getegid sigaltstack sched_getaffinity restart_syscall clock_getres "
-    "set_robust_list getcpu rseq recvfrom shutdown epoll_wait epoll_ctl epoll_pwait eventfd2 "
+    "set_robust_list getcpu rseq shutdown epoll_wait epoll_ctl epoll_pwait eventfd2 "
     "epoll_create1"
 ).split()
 # More of them where a session has files; what it may open is Landlock's to say.

@@ -2,22 +2,32 @@
 
 sealed      a system-call filter, limits, an identity of its own, Landlock where there is one
 sealed+ns   the same in namespaces of bubblewrap: no network, no file system, no other processes
+            (started by root it has no user of its own there, and no threads)
 files       sealed, with a scratch folder and Python's own files, behind Landlock
 none        a plain process of this user: only where it is spelled out
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 from rlm_executor.errors import SandboxError
 from rlm_executor.sandbox.syscalls import NUMBERS
 
-ISOLATIONS = ("sealed", "sealed+ns", "files", "none")
+Isolation = Literal["sealed", "sealed+ns", "files", "none"]
+ISOLATIONS = get_args(Isolation)
+# What a session with files may read: Python itself, and the libraries that its modules need.
+READABLE = [
+    path
+    for path in (sys.base_prefix, sys.prefix, "/usr/lib", "/lib", "/lib64")
+    if os.path.isdir(path)
+]
 TESTED = ("x86_64",)  # the attacks have been run there
 NONE_WARNING = (
     "isolation is off: code that a model writes runs as this user, with its files, its network "
@@ -33,11 +43,11 @@ def check_platform(isolation: str) -> None:
     """
     if isolation not in ISOLATIONS:
         raise SandboxError(f"isolation {isolation!r} is not known; use {', '.join(ISOLATIONS)}")
+    if sys.platform != "linux":
+        raise SandboxError(f"the REPL needs Linux, this is {sys.platform}; use another machine")
     if isolation == "none":
         return
     remedy = "use another machine, or `isolation: none` if the code may do anything"
-    if sys.platform != "linux":
-        raise SandboxError(f"isolation `{isolation}` needs Linux, this is {sys.platform}; {remedy}")
     machine = platform.machine()
     if machine not in TESTED:
         known = "has a table but was never tested" if machine in NUMBERS else "has no table"
@@ -55,7 +65,7 @@ def bwrap(folders: Sequence[Path | str]) -> list[str]:
     Args:
         folders: what it must be able to read, beside the system's libraries.
     """
-    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    command = ["bwrap", "--unshare-all", "--new-session", "--cap-drop", "ALL"]
     command += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
     system = [Path("/usr"), Path("/lib"), Path("/lib64"), Path("/bin"), Path("/etc/ld.so.cache")]
     for folder in [*system, Path(sys.base_prefix), Path(sys.prefix), *map(Path, folders)]:

@@ -30,9 +30,10 @@ from rlm_executor.sandbox.describe import (
 )
 from rlm_executor.sandbox.memory_files import MemoryFiles
 
-_MAX_ANSWER_CHARS = 8_000_000  # a frame to the host holds 64 MiB, a character up to 4 bytes
+_MAX_ANSWER_CHARS = 8_000_000  # a result holds 48 MiB, a character up to 4 bytes
 _MAX_ERROR_CHARS = 100_000
-_MAX_CALL_BYTES = frames.MAX_SENT - (1 << 20)
+_MAX_CALL_BYTES = frames.LIMITS[frames.CALL] - (1 << 20)
+_MAX_NAME_CHARS = 4096
 _NAMES_SHOWN = 40
 
 
@@ -228,18 +229,28 @@ class Session:
     def _ask(self, prompts: list[str]) -> list[str]:
         if os.getpid() != self._pid:
             raise RuntimeError("sub-calls can only be made from the REPL's own process")
-        size = sum(4 * len(prompt) + 8 for prompt in prompts)  # at most
-        if size > _MAX_CALL_BYTES or len(prompts) > frames.MAX_FIELDS:
-            raise ValueError(
-                f"{len(prompts)} prompts of {size // 4} characters are too much for one call; "
-                "send shorter prompts, or fewer at once"
-            )
-        return self._channel.call(frames.CALL, prompts)
+        replies: dict[str, tuple[str, str]] = {}
+        distinct = list(dict.fromkeys(prompts))
+        while distinct:  # what is too much for one frame goes in several
+            size = many = 0
+            for prompt in distinct[: frames.MAX_FIELDS]:
+                size += 4 * len(prompt) + 8  # at most
+                if size > _MAX_CALL_BYTES and many:
+                    break
+                many += 1
+            if size > _MAX_CALL_BYTES and many == 1:
+                raise ValueError(f"a prompt of {len(distinct[0])} characters is too long to send")
+            told = self._channel.call(frames.CALL, distinct[:many])
+            replies |= zip(distinct[:many], zip(told[::2], told[1::2], strict=True), strict=True)
+            distinct = distinct[many:]
+        return [field for prompt in prompts for field in replies[prompt]]
 
     def fetch_file(self, name: str) -> str | None:
         """The content of a file of the context, None if there is none of that name."""
-        found, content = self._channel.call(frames.OPEN, [name])
-        return content if found else None
+        if len(name) > _MAX_NAME_CHARS:
+            return None
+        (found,) = self._channel.call(frames.OPEN, [name])
+        return self._reserved["context"] if found else None
 
 
 def main(

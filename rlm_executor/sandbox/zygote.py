@@ -19,6 +19,7 @@ import gc
 import importlib
 import mmap
 import os
+import platform
 import signal
 import socket
 import struct
@@ -59,6 +60,7 @@ def main() -> None:
         (files, threads): seccomp.program(files=files, threads=threads)
         for files in (False, True)
         for threads in (False, True)
+        if platform.machine() in seccomp.NUMBERS  # without a table only `none` is possible
     }
     settle()
     parent = os.getpid()
@@ -67,7 +69,7 @@ def main() -> None:
         if not packet:
             return
         theirs, text = descriptors
-        if os.fork() == 0:
+        if fork() == 0:
             try:
                 confine.die_with(parent)
                 control.close()
@@ -86,7 +88,7 @@ def serve_context(control: socket.socket, text: int, ours: tuple[Any, Any, Any])
     except UnicodeDecodeError as error:
         control.send(f"no is not UTF-8 text (byte {error.start})".encode())
         return
-    except MemoryError:
+    except (MemoryError, OSError):
         control.send(b"no does not fit into this machine's memory")
         return
     lines = context.count("\n") + (not context.endswith("\n") if context else 0)
@@ -98,13 +100,21 @@ def serve_context(control: socket.socket, text: int, ours: tuple[Any, Any, Any])
         if not packet:
             return
         (channel,) = descriptors
-        if os.fork() == 0:
+        if fork() == 0:
             try:
                 control.close()
                 begin_session(socket.socket(fileno=channel), packet, context, parent, ours)
             finally:
                 os._exit(1)
         os.close(channel)
+
+
+def fork() -> int:
+    """As ``os.fork``; -1 where there is no room: who asked sees its socket end."""
+    try:
+        return os.fork()
+    except OSError:
+        return -1
 
 
 def begin_session(
@@ -121,6 +131,7 @@ def begin_session(
         scratch=scratch,
         readable=tuple(readable),
     )
+    confine.die_with(parent)
     worker.main(
         channel,
         context,

@@ -79,6 +79,8 @@ def main() -> None:
     if arguments.user == "rightless":
         keep_rights(~0xC0)  # a root that cannot become another user
     asyncio.run(attack_all(scene, arguments.only or ""))
+    sys.stdout.flush()
+    os._exit(0)  # whatever an attack has left hanging
 
 
 def be_nobody() -> None:
@@ -218,7 +220,8 @@ async def attack_all(scene: Scene, only: str) -> None:
         if only in name:
             tell(name, "", await check(context))
     repl = Repl(Context.from_text(BYSTANDER), nothing, cell_timeout_s=30, keep_chars=1000)
-    async with repl as bystander:
+    sibling = Repl(context, nothing, cell_timeout_s=30, keep_chars=1000)
+    async with repl as bystander, sibling:
         assert bystander._place is not None and bystander._pool._base is not None
         base = bystander._pool._base.pid
         values = scene.values(pid_of(bystander._place.pidfd), base)
@@ -233,8 +236,9 @@ async def attack_all(scene: Scene, only: str) -> None:
                         status, why = await run(attack, values, context)
                 async with quiet:
                     check = await bystander.execute("print(len(context))", deadline=soon())
-                if check.output != f"{len(BYSTANDER)}\n":
-                    why = why or f"the bystander was disturbed: {check}"
+                    other = await sibling.execute("print('well')", deadline=soon())
+                if check.output != f"{len(BYSTANDER)}\n" or other.output != "well\n":
+                    why = why or f"others were disturbed: {check} {other}"
                 if resident() - before > MAX_GROWTH:
                     why = why or f"the host has grown by {(resident() - before) >> 20} MB"
                 why = why or scene.touched()
@@ -258,7 +262,7 @@ async def run(attack: Attack, values: str, context: Context) -> tuple[str, str]:
         if answered + len(prompts) > CALLS_ALLOWED:
             return [CallReply("none are left", "BudgetExhausted")] * len(prompts)
         answered += len(prompts)
-        return [CallReply("reply") for _ in prompts]
+        return [CallReply("reply" * 1000) for _ in prompts]
 
     repl = Repl(
         context, answer, cell_timeout_s=CELL_SECONDS, keep_chars=100_000, grace_s=GRACE_SECONDS

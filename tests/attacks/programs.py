@@ -228,9 +228,9 @@ PROCESSES = [
     ),
     _attack(
         "p10 code in memory",
-        "page = mmap.mmap(-1, 4096)\n"
+        "page = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
         "address = ctypes.addressof(ctypes.c_char.from_buffer(page))\n"
-        "each(lambda: mmap.mmap(-1, 4096, prot=7), lambda: syscall(10, ctypes.c_void_p(address), 4096, 7),"
+        "each(lambda: mmap.mmap(-1, 4096, flags=34, prot=7), lambda: syscall(10, ctypes.c_void_p(address), 4096, 7),"
         " lambda: syscall(329, ctypes.c_void_p(address), 4096, 7, -1), lambda: syscall(135, 0x0400000),"
         " lambda: syscall(9, 0, 4096, 4, 34, -1, 0))",
     ),
@@ -295,7 +295,7 @@ RESOURCES = [
         "made = 0\n"
         "threading.stack_size(65536)\n"
         "try:\n"
-        "    while made < 3000:\n"
+        "    while made < 400:\n"
         "        threading.Thread(target=time.sleep, args=(9,), daemon=True).start(); made += 1\n"
         "except RuntimeError: pass\n"
         "made > THREADS and got(made)",
@@ -352,7 +352,17 @@ RESOURCES = [
         "exec((lambda: 0).__code__.replace(co_code=bytes(range(256)) * 8, co_stacksize=1))",
         *ANY,
     ),
-    _attack("r26 more than its share", "each(lambda: bytearray(1536 << 20) and 1)"),
+    _attack("r26 more than its share", "each(lambda: mmap.mmap(-1, 1536 << 20, flags=34))"),
+    _attack("r27 pages that no count sees", "each(lambda: mmap.mmap(-1, 1 << 20))"),
+    _attack(
+        "r28 a thread with descriptors of its own",
+        "each(lambda: syscall(56, 0x10000 | 0x800 | 0x100, 0, 0, 0, 0))",
+    ),
+    _attack(
+        "r29 urgent data",
+        "a, b = socket.socketpair()\na.send(b'x')\n"
+        "each(lambda: a.send(b'x', socket.MSG_OOB), lambda: b.recv(1, socket.MSG_OOB))",
+    ),
     _attack("r23 leave", "os._exit(0)", "died"),
     _attack(
         "r24 leave at the end", "import atexit\natexit.register(os._exit, 0)\nsys.exit(3)", *RAN
@@ -499,7 +509,20 @@ CHANNEL = [
         "        type(o)._inspect_answer = lambda *_: ('forged', 'r')",
         *ANY,
     ),
-    _attack("c28 a prompt without end", "llm_query('x' * (200 << 20))", "error"),
+    _attack("c28 a prompt without end", "llm_query('x' * (20 << 20))", "error", "timeout"),
+    _attack(
+        "c30 prompts that are kept",
+        "for i in range(40):\n"
+        "    try: llm_query(str(i) + 'x' * 3_000_000)\n"
+        "    except Exception: pass",
+        *ANY,
+    ),
+    _attack(
+        "c31 one reply many times",
+        "raw(frame(b'C', 1, *[b'same'] * 9999)); time.sleep(0.1)\n"
+        "print(len(llm_query_batched(['same'] * 1_000_000)))",
+        *ANY,
+    ),
     _attack("c29 empty frames", "raw(frame(b'C', 1))", "died"),
 ]
 
