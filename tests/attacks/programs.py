@@ -83,8 +83,8 @@ FILES = [
     ),
     _attack(
         "f08 links",
-        "each(lambda: os.symlink('/etc/passwd', '/tmp/attack'),"
-        " lambda: os.link(DECOY, '/tmp/attack'))",
+        "each(lambda: os.symlink('/etc/passwd', DECOY + 'a'),"
+        " lambda: os.link(DECOY, DECOY + 'a'))",
     ),
     _attack(
         "f09 change a file",
@@ -150,7 +150,7 @@ NETWORK = [
         "n06 a pair aimed elsewhere",
         "a, b = socket.socketpair(1, socket.SOCK_DGRAM)\n"
         "each(lambda: a.sendto(b'x', MAILBOX), lambda: a.sendmsg([b'x'], [], 0, MAILBOX),"
-        " lambda: a.connect(MAILBOX), lambda: a.bind('/tmp/attack'), lambda: a.bind('\\0attack'))",
+        " lambda: a.connect(MAILBOX), lambda: a.bind(DECOY + 'a'), lambda: a.bind('\\0attack'))",
     ),
     _attack(
         "n07 families",
