@@ -83,8 +83,7 @@ FILES = [
     ),
     _attack(
         "f08 links",
-        "each(lambda: os.symlink('/etc/passwd', DECOY + 'a'),"
-        " lambda: os.link(DECOY, DECOY + 'a'))",
+        "each(lambda: os.symlink('/etc/passwd', DECOY + 'a'), lambda: os.link(DECOY, DECOY + 'a'))",
     ),
     _attack(
         "f09 change a file",
