@@ -136,6 +136,7 @@ def result(**changed: Any) -> RLMResult:
         "root": Usage(100, 20, calls=3),
         "sub": Usage(1000, 200, calls=10, cached_calls=2),
         "seconds": 1.5,
+        "posture": "isolation=sealed",
         "journal": Path("somewhere/on/this/machine.jsonl"),
     }
     return RLMResult(**{**fields, **changed})
