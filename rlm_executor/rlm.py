@@ -54,7 +54,8 @@ class RLM:
 
     ``limits`` replace the card's; ``prelude`` is a worked example, put after the system message;
     ``journal`` is the file of one run's events, each of which ``on_event`` gets too; ``task`` is
-    kept in its first line; ``isolation`` says what holds the code (``sandbox.tiers``).
+    kept in its first line; ``isolation`` says what holds the code (``sandbox.tiers``),
+    ``preload`` what it may import beyond the standard library ("numpy").
     """
 
     def __init__(
@@ -69,8 +70,9 @@ class RLM:
         task: dict[str, Any] | None = None,
         on_event: Callable[[dict[str, Any]], None] | None = None,
         isolation: str = "sealed",
+        preload: tuple[str, ...] = (),
     ) -> None:
-        self.isolation = isolation
+        self.isolation, self.preload = isolation, preload
         self.root, self.sub = root, sub
         self.card = card.model_copy(update={"limits": limits}) if limits is not None else card
         self.journal, self.prelude = journal, list(prelude or ())
@@ -123,6 +125,7 @@ class Run:
             cell_timeout_s=self.limits.cell_timeout_s,
             keep_chars=self.limits.observation_chars,
             isolation=rlm.isolation,
+            preload=rlm.preload,
         )
         self.window = Window(rlm.root.model, rlm.card.root_window, self.limits.max_tokens_per_turn)
         self.opening: list[Message] = []

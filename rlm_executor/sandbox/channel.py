@@ -113,7 +113,7 @@ class Channel:
 
     def _keep(self, frame: tuple[bytes, int, list[str]] | None) -> None:
         if frame is not None:
-            number = frame[1] if frame[0] in (frames.REPLY, frames.FILE) else COMMAND
+            number = frame[1] if frame[0] == frames.REPLY else COMMAND
             if number in self._expected:
                 self._arrived[number] = frame
 

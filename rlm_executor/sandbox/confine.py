@@ -74,8 +74,7 @@ class Confinement:
             raise Hole(f"the kernel refuses the filter: {error}") from error
         self._try_walls()
         limits = f"memory={self.memory >> 20}M threads={MAX_THREADS if threads else 1}"
-        tier = "files" if self.scratch else "sealed"
-        return f"isolation={tier} uid={uid} seccomp=allow-list landlock={abi} {limits}"
+        return f"uid={uid} seccomp=allow-list landlock={abi} {limits}"
 
     def _limit(self) -> None:
         size = mapped_bytes() + self.memory

@@ -4,7 +4,7 @@ Nothing nested and nothing executable is ever parsed from the other side, and no
 that is over its limit. Standard library only: this file runs in the session too.
 
     host -> session   EXEC (nonce; code)                REPLY (call number; kind, text, ...)
-                      STATE (nonce)                     FILE (call number; "1" if it is the context)
+                      STATE (nonce)                     (to OPEN: "1" if it is the context)
     session -> host   PIDFD () with the descriptor, first of all
                       READY (; posture)                 REFUSED (; reason)
                       CALL (call number; prompt, ...)   DONE (nonce; status, output, output length,
@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable
 
 EXEC, REPLY, STATE, READY, REFUSED, CALL, DONE = b"E", b"R", b"S", b"H", b"F", b"C", b"D"
-OPEN, FILE, PIDFD = b"O", b"I", b"P"
+OPEN, PIDFD = b"O", b"P"
 
 HEADER = struct.Struct("!cQQ")  # kind, number, bytes that follow
 MAX_FRAME = 1 << 30  # bytes, host to session

@@ -186,9 +186,9 @@ class Repl:
             self.close()
             raise SandboxError(
                 f"the REPL was not started, because {fields[0] if fields else 'it said nothing'}; "
-                "see `isolation`"
+                "use another machine, or `isolation: none` if the code may do anything"
             )
-        self.posture = fields[0]
+        self.posture = f"isolation={self._pool.isolation} {fields[0]}".rstrip()
 
     async def execute(self, code: str, *, deadline: float) -> Cell:
         """Run one cell; ``deadline`` (monotonic) bounds it whole, sub-calls included.
@@ -369,7 +369,7 @@ class _Running:
         if kind == frames.CALL and fields:
             self._calls.add(asyncio.create_task(self._call(number, fields)))
         elif kind == frames.OPEN and len(fields) == 1:
-            self._link.send(frames.FILE, number, "1" if self._is_file(fields[0]) else "")
+            self._link.send(frames.REPLY, number, "1" if self._is_file(fields[0]) else "")
         else:
             raise Violation("it sent what it may not send now")
 

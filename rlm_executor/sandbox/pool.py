@@ -32,8 +32,6 @@ from rlm_executor.sandbox import confine, tiers, zygote
 from rlm_executor.sandbox.memory import Watch
 
 SEED = 0  # of `random` in every session, and of its string hashes: replays see the same orders
-MEMORY_FLOOR = 1 << 30  # bytes of address space a session may take for itself ...
-MEMORY_PER_CONTEXT_BYTE = 8  # ... and for each byte of its context: wide text, splits, copies
 MOST_SESSIONS = 1024  # slots, each with a uid of its own
 START_SECONDS = 60.0  # a machine that needs longer to load a context is not going to get better
 ENVIRONMENT = {
@@ -50,7 +48,7 @@ PYTHON = sys.executable
 
 # Shared by all pools. The slot that was freed last is taken last: its process may be dying still.
 _slots = deque(range(MOST_SESSIONS))
-_watch = Watch()
+watch = Watch()
 
 
 class Place:
@@ -65,7 +63,7 @@ class Place:
     def admit(self, pidfd: int) -> None:
         """It has started: from now on it can be signalled, and its memory counts."""
         self.pidfd = pidfd
-        _watch.add(self)
+        watch.add(self)
 
     def signal(self, which: signal.Signals) -> None:
         """Send a signal; nothing if it has ended."""
@@ -78,7 +76,7 @@ class Place:
         if self._slot < 0:
             return
         self.signal(signal.SIGKILL)
-        _watch.remove(self)
+        watch.remove(self)
         self.sock.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
@@ -114,9 +112,7 @@ class Home:
             scratch = self._pool.make_scratch(slot)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             place = Place(slot, ours, scratch)
-            settings = zygote.SETTINGS.pack(
-                slot, MEMORY_FLOOR, MEMORY_PER_CONTEXT_BYTE, keep_chars, SEED, self._pool.confined
-            )
+            settings = zygote.SETTINGS.pack(slot, keep_chars, SEED, self._pool.confined)
             paths = "\0".join([scratch, *(tiers.READABLE if scratch else [])]).encode()
             with theirs:
                 while True:
@@ -172,7 +168,6 @@ class Pool:
     def __init__(self, isolation: str, preload: tuple[str, ...]) -> None:
         tiers.check_platform(isolation)
         self.isolation, self.confined = isolation, isolation != "none"
-        self.watch = _watch
         self._preload = preload
         self._homes: weakref.WeakKeyDictionary[Context, Home] = weakref.WeakKeyDictionary()
         self._settling = threading.Lock()  # contexts load one at a time

@@ -280,7 +280,7 @@ def main(
     handle = os.pidfd_open(os.getpid())
     socket.send_fds(sock, [frames.pack(frames.PIDFD, 0)], [handle])
     os.close(handle)
-    posture = "isolation=none"
+    posture = ""
     if enter is not None:
         try:
             posture = enter()

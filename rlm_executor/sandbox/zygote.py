@@ -28,9 +28,9 @@ import types
 from pathlib import Path
 from typing import Any
 
-# A session's slot, memory floor in bytes and its bytes for one of the context; characters of
-# output kept; seed; whether it is confined.
-SETTINGS = struct.Struct("!QQQQQ?")
+SETTINGS = struct.Struct("!QQQ?")  # a session's slot, characters of output kept, seed, confined
+MEMORY_FLOOR = 1 << 30  # bytes of address space a session may take for itself ...
+MEMORY_PER_CONTEXT_BYTE = 8  # ... and for each byte of its context: wide text, splits, copies
 MAX_PACKET = 8192
 # What cells may import: a session cannot load files.
 PRELOADED = (
@@ -122,11 +122,11 @@ def begin_session(
 ) -> None:
     """In the fork: be a session; leaves only with an error."""
     confine, worker, programs = ours
-    slot, floor, factor, keep, seed, confined = SETTINGS.unpack_from(packet)
+    slot, keep, seed, confined = SETTINGS.unpack_from(packet)
     scratch, *readable = packet[SETTINGS.size :].decode().split("\0")
     confinement = confine.Confinement(
         slot=slot,
-        memory=floor + factor * sys.getsizeof(context),
+        memory=MEMORY_FLOOR + MEMORY_PER_CONTEXT_BYTE * sys.getsizeof(context),
         program=lambda threads: programs[bool(scratch), threads],
         scratch=scratch,
         readable=tuple(readable),

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import time
 
 import pytest
 
 from rlm_executor import RLM, Context
 from rlm_executor.errors import SandboxError
-from rlm_executor.sandbox import host, tiers
+from rlm_executor.sandbox import host, pool, tiers
 from rlm_executor.sandbox.host import CallReply, Repl
-from rlm_executor.sandbox.pool import Pool
 from tests.rlm_executor.scripted import block, card, echoes, finish, says
 
 pytestmark = pytest.mark.real_sandbox
@@ -170,8 +170,7 @@ async def test_the_context_s_own_file_can_be_opened(tmp_path) -> None:
 
 
 async def test_all_sessions_together_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = Pool.of("sealed").watch
-    monkeypatch.setattr(watch, "limit", 300 << 20)
+    monkeypatch.setattr(pool.watch, "limit", 300 << 20)
     touch = "for i in range(0, len(x), 4096): x[i] = 1"
     bomb = f"import time\nx = bytearray(200 << 20)\n{touch}\ntime.sleep(2)"
     async with session(cell_timeout_s=10) as one, session(cell_timeout_s=10) as two:
@@ -262,6 +261,16 @@ async def test_files_tier_has_a_scratch_folder_and_nothing_else() -> None:
 
 async def test_modules_that_are_asked_for_are_there() -> None:
     pytest.importorskip("numpy")
-    async with session(preload=("numpy",), cell_timeout_s=20) as repl:
-        cell = await repl.execute("import numpy as np\nprint(np.eye(3).sum())", deadline=soon())
-    assert cell.output == "3.0\n", cell
+    root = says(finish("__import__('numpy').eye(3).sum()"))
+    result = await RLM(root, echoes(), card(), preload=("numpy",)).run("Q?", "text")
+    assert result.answer == "3.0"
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+async def test_namespaces_can_be_put_around_it() -> None:
+    async with session(isolation="sealed+ns", cell_timeout_s=20) as repl:
+        cell = await repl.execute("import os\nprint(context, os.getpid() < 50)", deadline=soon())
+        assert cell.output == "some text True\n", cell  # a process table of its own
+        assert repl.posture.startswith("isolation=sealed+ns uid=")
+        died = await repl.execute("import os\nos._exit(0)", deadline=soon())
+        assert died.restored

@@ -257,7 +257,7 @@ async def test_cancelling_ends_the_worker_and_the_calls(tmp_path: Path) -> None:
     run = asyncio.create_task(RLM(root, sub, card(), journal=path).run("Q?", "text"))
     while not sub.asked:
         await asyncio.sleep(0.01)
-    watched = pool.Pool.of("sealed").watch
+    watched = pool.watch
     assert len(watched.taken()) == 1
     run.cancel()
     with pytest.raises(asyncio.CancelledError):

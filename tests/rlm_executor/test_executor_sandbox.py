@@ -16,8 +16,8 @@ import pytest
 from rlm_executor import Context
 from rlm_executor.errors import InputError
 from rlm_executor.sandbox.host import CallReply, Cell, Repl
-from rlm_executor.sandbox.memory import pid_of
 from rlm_executor.sandbox.pool import Pool
+from tests.attacks.kernel_view import gone, parent, pid
 
 pytestmark = pytest.mark.real_sandbox
 
@@ -47,30 +47,6 @@ async def run(
             if cell.status == "died":
                 await repl.start()
     return results
-
-
-def pid(repl: Repl) -> int:
-    """The session's process, as this one sees it."""
-    assert repl._place is not None
-    return pid_of(repl._place.pidfd)
-
-
-def parent_of(child: int) -> int:
-    return int(Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[1])
-
-
-def gone(pid: int, within: float = 20) -> bool:
-    """Whether the process ends within so many seconds."""
-    end = time.monotonic() + within
-    while time.monotonic() < end:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
 
 
 # -- state ------------------------------------------------------------------------------------
@@ -417,8 +393,8 @@ def test_nothing_is_left_when_the_host_is_killed() -> None:
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     session = int(process.stdout.readline())
-    home = parent_of(session)
-    family = [session, home, parent_of(home)]
+    home = parent(session)
+    family = [session, home, parent(home)]
     process.kill()
     process.wait()
     process.stdout.close()
@@ -428,7 +404,7 @@ def test_nothing_is_left_when_the_host_is_killed() -> None:
 async def test_dead_zygotes_are_replaced() -> None:
     context = Context.of("some text")
     async with Repl(context, upper, cell_timeout_s=60, keep_chars=100) as repl:
-        home = parent_of(pid(repl))
+        home = parent(pid(repl))
     os.kill(home, signal.SIGKILL)
     assert gone(home)
     [cell] = await run("print(context)", context=context)
