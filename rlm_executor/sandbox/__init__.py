@@ -1,5 +1,6 @@
 """The REPL's process, held by the kernel.
 
-``host`` drives one session over ``link``; ``pool`` starts it, by way of ``zygote``; in the session
-``confine`` locks it in (``seccomp``, ``landlock``, ``syscalls``) and ``worker`` runs cells.
+``host`` drives one session and ``running`` one cell of it, over ``link``; ``pool`` starts it, by
+way of ``zygote``; in the session ``confine`` locks it in (``seccomp``, ``landlock``, ``syscalls``)
+and ``worker`` runs cells.
 """

@@ -13,14 +13,12 @@ once more with the replies they had, at no language model's cost.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import secrets
 import signal
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
@@ -29,52 +27,15 @@ from rlm_executor.errors import SandboxError
 from rlm_executor.sandbox import frames
 from rlm_executor.sandbox.link import Gone, Link, Violation
 from rlm_executor.sandbox.pool import SEED, START_SECONDS, Place, Pool
+from rlm_executor.sandbox.running import AnswerCall, CallReply, Cell, Running, cell_of, flat, late
 from rlm_executor.sandbox.tiers import NONE_WARNING
 
 __all__ = ["SEED", "AnswerCall", "CallReply", "Cell", "Repl"]
 
-_NUDGE_SECONDS = 0.5  # SIGINT is repeated: one that comes before the cell begins is lost
 _MOST_REPLAYED_BYTES = 64 << 20  # of replies kept; a session that had more is not restored
 _MOST_REPLAY_SECONDS = 120.0
-_MOST_ERROR_CHARS = 200_000
 _REPLY_BYTES = 200  # that keeping one costs beyond its text
-_LATE = "the cell ended before the reply came"
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CallReply:
-    """What a sub-call gives back to the code: a text, or an error's type name and message."""
-
-    text: str
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell that was run.
-
-    status: "ok", "error" (it raised), "timeout" (stopped, its variables are kept) or "died" (the
-    session was lost: ``error`` says why; ``restored`` whether the earlier cells were run again).
-    """
-
-    status: str
-    output: str  # the head of what it printed
-    output_chars: int  # how much it printed in all
-    error: str  # traceback with the cell's own frames; for "timeout" the frames alone
-    answer: str  # answer["content"] as text, "" if unset
-    ready: bool  # answer["ready"]
-    moved: bool  # `answer` was no dict any more and has been put into one
-    seconds: float
-    restored: bool = False
-
-    @property
-    def final(self) -> bool:
-        """Whether this cell gave the run's answer."""
-        return self.status == "ok" and self.ready and bool(self.answer.strip())
-
-
-AnswerCall = Callable[[list[str]], Awaitable[list[CallReply]]]
 
 
 @dataclass
@@ -97,7 +58,7 @@ class _Past:
         """The reply that was given then. No language model is asked."""
         given = self.replies.get(_digest(prompts))
         if not given:
-            return _late(prompts)  # it was cancelled
+            return late(prompts)  # it was cancelled
         replies = given.popleft()
         given.append(replies)
         return replies
@@ -222,7 +183,7 @@ class Repl:
                         return fields[0] if fields else ""
                     if kind != frames.CALL:
                         raise Violation("it sent what it may not send now")
-                    self._link.send(frames.REPLY, number, *_flat(_late(fields)))
+                    self._link.send(frames.REPLY, number, *flat(late(fields)))
         except (Gone, TimeoutError):  # whatever it is at: the next cell needs one that listens
             await self._restore()
             return ""
@@ -279,10 +240,10 @@ class Repl:
         if self._link is None or self._place is None:
             raise SandboxError("the REPL session is not running")
         started = time.monotonic()
-        run = _Running(self._link, self._place, answer, self._context.is_file)
+        run = Running(self._link, self._place, answer, self._context.is_file)
         try:
             fields = await run.go(str(past.number), past.code, deadline, timeout_s, self._grace_s)
-            return _cell(fields, self._keep_chars, time.monotonic() - started)
+            return cell_of(fields, self._keep_chars, time.monotonic() - started)
         except Gone as gone:
             reason = str(gone)
             if self._place.overdrawn:
@@ -296,116 +257,5 @@ class Repl:
                 self._place.signal(signal.SIGSTOP)
 
 
-class _Running:
-    """One cell while it runs: its deadline, its sub-calls, and what the session may send now."""
-
-    def __init__(
-        self, link: Link, place: Place, answer: AnswerCall, is_file: Callable[[str], bool]
-    ) -> None:
-        self._link, self._place, self._answer, self._is_file = link, place, answer, is_file
-        self._calls: set[asyncio.Task[None]] = set()
-        self._reading: asyncio.Task[tuple[bytes, int, list[str]]] | None = None
-        self._interrupted: float | None = None
-
-    async def go(
-        self, number: str, code: str, deadline: float, timeout_s: float, grace_s: float
-    ) -> list[str]:
-        """Run it to its end; what the session says of it.
-
-        Raises:
-            Gone: the session is lost.
-        """
-        mark = time.monotonic()
-        nonce = secrets.randbits(64)
-        self._place.signal(signal.SIGCONT)
-        self._link.send(frames.EXEC, nonce, number, code)
-        own_seconds = 0.0  # running time of the cell itself
-        nudged = 0.0
-        while True:
-            self._reading = self._reading or asyncio.create_task(self._link.read())
-            now = time.monotonic()
-            if self._interrupted is not None:
-                patience = min(self._interrupted + grace_s, nudged + _NUDGE_SECONDS) - now
-            elif self._calls and own_seconds < timeout_s:
-                patience = deadline - now
-            else:
-                patience = min(deadline - now, timeout_s - own_seconds)
-            if patience <= 0:
-                if self._interrupted is None:
-                    self._interrupted = now
-                    for unanswered in self._calls:
-                        unanswered.cancel()
-                elif now >= self._interrupted + grace_s:
-                    raise Gone("it did not stop when its time was up")
-                self._place.signal(signal.SIGINT)
-                nudged = now
-                continue
-            waiting = bool(self._calls)
-            done, _ = await asyncio.wait(
-                {self._reading, *self._calls}, timeout=patience, return_when="FIRST_COMPLETED"
-            )
-            before, mark = mark, time.monotonic()
-            if not waiting or self._reading in done:  # who goes on calling does not wait
-                own_seconds += mark - before
-            for call in done & self._calls:
-                self._calls.discard(call)
-                if not call.cancelled():  # before its first step, at an interrupt
-                    call.result()
-            if self._reading in done:
-                frame, self._reading = self._reading.result(), None
-                if frame[:2] == (frames.DONE, nonce):
-                    return frame[2]
-                self._serve(*frame)
-
-    async def end(self) -> None:
-        """Nothing of the cell goes on."""
-        if self._reading is not None:
-            self._reading.cancel()
-        for unanswered in self._calls:
-            unanswered.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
-
-    def _serve(self, kind: bytes, number: int, fields: list[str]) -> None:
-        if kind == frames.CALL and fields:
-            self._calls.add(asyncio.create_task(self._call(number, fields)))
-        elif kind == frames.OPEN and len(fields) == 1:
-            self._link.send(frames.REPLY, number, "1" if self._is_file(fields[0]) else "")
-        else:
-            raise Violation("it sent what it may not send now")
-
-    async def _call(self, number: int, prompts: list[str]) -> None:
-        # When the cell's time is up or it has ended, its threads must not wait for ever.
-        replies = _late(prompts)
-        with contextlib.suppress(asyncio.CancelledError):
-            if self._interrupted is None:
-                replies = await self._answer(prompts)
-        with contextlib.suppress(Gone):  # whoever reads the channel will notice
-            self._link.send(frames.REPLY, number, *_flat(replies))
-
-
-def _late(prompts: list[str]) -> list[CallReply]:
-    return [CallReply(_LATE, "CallCancelled")] * len(prompts)
-
-
-def _flat(replies: list[CallReply]) -> list[str]:
-    return [field for reply in replies for field in (reply.error, reply.text)]
-
-
 def _digest(prompts: list[str]) -> bytes:
     return hashlib.sha256(frames.pack(frames.CALL, 0, *prompts)).digest()
-
-
-def _cell(fields: list[str], keep_chars: int, seconds: float) -> Cell:
-    if len(fields) != 6 or not fields[2].isdecimal() or len(fields[2]) > 18:
-        raise Violation("it sent a result that is none")
-    status, output, total, error, answer, flags = fields
-    return Cell(
-        status=status if status in ("ok", "timeout") else "error",
-        output=output[:keep_chars],
-        output_chars=max(int(total), len(output)),
-        error=error[:_MOST_ERROR_CHARS],
-        answer=answer,
-        ready="r" in flags,
-        moved="m" in flags,
-        seconds=seconds,
-    )
