@@ -291,11 +291,12 @@ RESOURCES = [
     ),
     _attack(
         "r10 threads",
+        "import _thread\n"
         "made = 0\n"
         "threading.stack_size(65536)\n"
         "try:\n"
-        "    while made < 400:\n"
-        "        threading.Thread(target=time.sleep, args=(9,), daemon=True).start(); made += 1\n"
+        "    while made <= THREADS:\n"
+        "        _thread.start_new_thread(time.sleep, (9,)); made += 1\n"
         "except RuntimeError: pass\n"
         "made > THREADS and got(made)",
         *ANY,
