@@ -55,15 +55,20 @@ AnswerCall = Callable[[list[str]], Awaitable[list[CallReply]]]
 
 
 class Running:
-    """One cell while it runs: its deadline, its sub-calls, and what the session may send now."""
+    """One cell while it runs: its deadline, its sub-calls, and what the session may send now.
+
+    Listens to the link: what comes is dealt with where it arrives, without a task that waits.
+    """
 
     def __init__(
         self, link: Link, place: Place, answer: AnswerCall, is_file: Callable[[str], bool]
     ) -> None:
         self._link, self._place, self._answer, self._is_file = link, place, answer, is_file
         self._calls: set[asyncio.Task[None]] = set()
-        self._reading: asyncio.Task[tuple[bytes, int, list[str]]] | None = None
         self._interrupted: float | None = None
+        self._own_seconds = 0.0  # running time of the cell itself
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
 
     async def go(
         self, number: str, code: str, deadline: float, timeout_s: float, grace_s: float
@@ -73,63 +78,50 @@ class Running:
         Raises:
             Gone: the session is lost.
         """
-        mark = time.monotonic()
-        nonce = secrets.randbits(64)
+        self._loop = asyncio.get_running_loop()
+        self._deadline, self._timeout_s, self._grace_s = deadline, timeout_s, grace_s
+        self._done: asyncio.Future[list[str]] = self._loop.create_future()
+        self._nonce = secrets.randbits(64)
+        self._mark, self._nudged = time.monotonic(), 0.0
         self._place.signal(signal.SIGCONT)
-        self._link.send(frames.EXEC, nonce, number, code)
-        own_seconds = 0.0  # running time of the cell itself
-        nudged = 0.0
-        while True:
-            self._reading = self._reading or asyncio.create_task(self._link.read())
-            now = time.monotonic()
-            if self._interrupted is not None:
-                patience = min(self._interrupted + grace_s, nudged + NUDGE_SECONDS) - now
-            elif self._calls and own_seconds < timeout_s:
-                patience = deadline - now
-            else:
-                patience = min(deadline - now, timeout_s - own_seconds)
-            if patience <= 0:
-                if self._interrupted is None:
-                    self._interrupted = now
-                    for unanswered in self._calls:
-                        unanswered.cancel()
-                elif now >= self._interrupted + grace_s:
-                    raise Gone("it did not stop when its time was up")
-                self._place.signal(signal.SIGINT)
-                nudged = now
-                continue
-            waiting = bool(self._calls)
-            done, _ = await asyncio.wait(
-                {self._reading, *self._calls}, timeout=patience, return_when="FIRST_COMPLETED"
-            )
-            before, mark = mark, time.monotonic()
-            if not waiting or self._reading in done:  # who goes on calling does not wait
-                own_seconds += mark - before
-            for call in done & self._calls:
-                self._calls.discard(call)
-                if not call.cancelled():  # before its first step, at an interrupt
-                    call.result()
-            if self._reading in done:
-                frame, self._reading = self._reading.result(), None
-                if frame[:2] == (frames.DONE, nonce):
-                    return frame[2]
-                self._serve(*frame)
+        self._link.send(frames.EXEC, self._nonce, number, code)
+        self._link.listen(self)
+        self._watch()
+        return await self._done
 
     async def end(self) -> None:
         """Nothing of the cell goes on."""
-        if self._reading is not None:
-            self._reading.cancel()
-        for unanswered in self._calls:
-            unanswered.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        self._link.listen(None)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._calls:
+            for unanswered in self._calls:
+                unanswered.cancel()
+            await asyncio.gather(*self._calls, return_exceptions=True)
 
-    def _serve(self, kind: bytes, number: int, fields: list[str]) -> None:
+    # What the link tells.
+
+    def frame(self, kind: bytes, number: int, fields: list[str]) -> None:
+        """Something that the session sent."""
+        self._pass(waited=False)
         if kind == frames.CALL and fields:
-            self._calls.add(asyncio.create_task(self._call(number, fields)))
+            call = asyncio.create_task(self._call(number, fields))
+            self._calls.add(call)
+            call.add_done_callback(self._called)
+        elif (kind, number) == (frames.DONE, self._nonce):
+            self._link.listen(None)
+            if not self._done.done():
+                self._done.set_result(fields)
         elif kind == frames.OPEN and len(fields) == 1:
-            self._link.send(frames.REPLY, number, "1" if self._is_file(fields[0]) else "")
+            with contextlib.suppress(Gone):
+                self._link.send(frames.REPLY, number, "1" if self._is_file(fields[0]) else "")
         else:
-            raise Violation("it sent what it may not send now")
+            self.lost(Violation("it sent what it may not send now"))
+
+    def lost(self, why: BaseException) -> None:
+        """The session, or the answer to one of its calls."""
+        if not self._done.done():
+            self._done.set_exception(why)
 
     async def _call(self, number: int, prompts: list[str]) -> None:
         # When the cell's time is up or it has ended, its threads must not wait for ever.
@@ -139,6 +131,56 @@ class Running:
                 replies = await self._answer(prompts)
         with contextlib.suppress(Gone):  # whoever reads the channel will notice
             self._link.send(frames.REPLY, number, *flat(replies))
+
+    def _called(self, call: asyncio.Task[None]) -> None:
+        self._pass(waited=True)
+        self._calls.discard(call)
+        if not call.cancelled() and call.exception() is not None:  # ours: it ends the run
+            self.lost(call.exception() or asyncio.CancelledError())
+        if not self._calls:
+            self._watch()
+
+    # The cell's time.
+
+    def _pass(self, *, waited: bool) -> None:
+        """Count the time since the last event; who goes on calling does not wait."""
+        before, self._mark = self._mark, time.monotonic()
+        if not (waited and self._calls):
+            self._own_seconds += self._mark - before
+
+    def _watch(self) -> None:
+        """Be there when its time may be up; a timer that is due earlier finds out and goes on."""
+        due = self._due()
+        if self._timer is None or due < self._timer_due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_due = due
+            self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._look)
+
+    def _due(self) -> float:
+        if self._interrupted is not None:
+            return min(self._interrupted + self._grace_s, self._nudged + NUDGE_SECONDS)
+        if self._calls and self._own_seconds < self._timeout_s:
+            return self._deadline
+        return min(self._deadline, self._mark + self._timeout_s - self._own_seconds)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._done.done():
+            return
+        self._pass(waited=True)
+        now = self._mark
+        if now >= self._due():
+            if self._interrupted is None:
+                self._interrupted = now
+                for unanswered in self._calls:
+                    unanswered.cancel()
+            elif now >= self._interrupted + self._grace_s:
+                self.lost(Gone("it did not stop when its time was up"))
+                return
+            self._place.signal(signal.SIGINT)
+            self._nudged = now
+        self._watch()
 
 
 def late(prompts: list[str]) -> list[CallReply]:
