@@ -117,6 +117,8 @@ def attack_peer(peer: str, attack: Attack, python: Path) -> str:
         cells = {"setup": setup, "attack": attack.code, "after": "print('well' + ' and good')"}
         command = f'{CHANGES} {LIMITS[peer]} exec "$0" "$@"'
         environment = {"HOME": str(home), "PATH": os.environ["PATH"], "ATTACK_SECRET": SECRET}
+        if "DENO_DIR" in os.environ:  # where Pyodide has been fetched to, for all users to write
+            environment["DENO_DIR"] = os.environ["DENO_DIR"]
         process = subprocess.Popen(
             ["/bin/bash", "-c", command, str(python), "-P", str(worker), peer],
             stdin=subprocess.PIPE,
@@ -180,7 +182,7 @@ def verdict(peer: str, said: dict[str, str], hung: bool) -> str:
     if SECRET in attack or "root:x:" in attack:
         return "it read what is the host's"
     if PEERS[peer] == "kernel" and "GOT" in attack:
-        return attack[attack.index("GOT") :].split("\n")[0][:120]
+        return "the program reports success"
     if hung:
         return "the host hangs"
     if "attack" not in said or "after" not in said:
