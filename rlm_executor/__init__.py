@@ -12,14 +12,15 @@ In three lines:
 a model is (``lm``), ``Trajectory`` what a run leaves (``trajectory``).
 """
 
-from rlm_executor.budget import Budget, Limits
+from rlm_executor.budget import Budget, Limits, Price
 from rlm_executor.card import RLMCard
 from rlm_executor.context import Context
 from rlm_executor.dialect import DIALECTS, Dialect
 from rlm_executor.lm import LM, CachedLM, Completion, Message, Sampling, ScriptedLM, Usage
 from rlm_executor.openai_lm import OpenAILM
 from rlm_executor.replaying import replay, replay_sync
-from rlm_executor.rlm import RLM, RLMResult
+from rlm_executor.result import RLMResult
+from rlm_executor.rlm import RLM
 from rlm_executor.trajectory import Trajectory, Turn
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Limits",
     "Message",
     "OpenAILM",
+    "Price",
     "RLMCard",
     "RLMResult",
     "Sampling",

@@ -24,7 +24,8 @@ from rlm_executor.context import Context
 from rlm_executor.dialect import DIALECTS
 from rlm_executor.errors import ConfigError
 from rlm_executor.openai_lm import OpenAILM
-from rlm_executor.rlm import RLM, RLMResult
+from rlm_executor.result import RLMResult
+from rlm_executor.rlm import RLM
 from rlm_executor.sandbox.tiers import ISOLATIONS
 
 

@@ -1,93 +1,296 @@
-"""The context: a text that the model never sees, handed to the REPL as a file descriptor.
+"""The context: what the model never sees whole, handed to the REPL as file descriptors.
 
+    Context.of("text" | Path | ["a", "b"] | {"k": ...})     whichever fits
     Context.from_text(text)        a str; kept once in an anonymous memory file
-    Context.from_file(path)        a UTF-8 text file; never read by this process, except to hash it
+    Context.from_file(path)        a UTF-8 text file; .jsonl becomes a list of its records
+    Context.from_value(value)      a list or dict of what JSON knows
+    Context.from_files(paths)      several files, or a folder: read one by one, when code asks
+    Context.named(book=..., notes=...)      several of these, each under a name of its own
 
-The worker process maps the descriptor and makes one ``str`` of it, so 64 MiB are ordinary.
+The REPL's process maps the descriptors and makes the values once for all sessions (``sandbox.
+values``); this process reads files only to hash them or to hand one over.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
+import keyword
 import os
 import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlm_executor.errors import InputError
 
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+MAX_FILE = 200 << 20  # bytes of one file that is handed over; larger: give it as the context
+_BLOCK = 1 << 22
+_SNIFFED = 1024  # bytes at a file's start; a NUL among them: it is no text
 
 
 @dataclass(frozen=True)
 class Metadata:
     """All that the root model is told of a context."""
 
-    type: str
-    chars: int
-    lines: int
+    type: str  # str | list | dict
+    chars: int = 0
+    lines: int = 0  # of a str
+    items: int = 0  # of a list or dict
+    of: tuple[str, ...] = ()  # the types of the items
+    lengths: tuple[int, ...] = ()  # characters of each item, the first 101
+    preview: str = ""
+    name: str = "context"
+    parts: tuple[Metadata, ...] = ()  # of a context of several names
+
+    @classmethod
+    def told(cls, name: str, facts: dict[str, Any]) -> Metadata:
+        """From what the context's zygote says."""
+        told = facts | {"name": name}
+        told |= {key: tuple(facts[key]) for key in ("of", "lengths") if key in facts}
+        return cls(**told)
+
+    @classmethod
+    def joined(cls, parts: tuple[Metadata, ...]) -> Metadata:
+        """Of one value as it is; of several, the dict of them."""
+        if len(parts) == 1:
+            return parts[0]
+        total = sum(part.chars for part in parts)
+        lengths = tuple(part.chars for part in parts)
+        return cls("dict", total, items=len(parts), lengths=lengths, parts=parts)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One value of a context."""
+
+    name: str  # of its variable
+    kind: str  # text | json | jsonl | files
+    descriptor: int  # of its bytes; of an index of names and sizes for files
+    label: str  # for error messages: a file's name, or what it is
+    path: str = ""  # the name of the file that it was made of
+    files: tuple[tuple[str, Path], ...] = ()
 
 
 class Context:
-    """A text on its way to a REPL. Make it with ``from_text`` or ``from_file``."""
+    """What runs are about. Make it with ``of`` or one of the ``from_`` methods."""
 
-    type = "str"
-
-    def __init__(self, descriptor: int, label: str, path: str | None = None) -> None:
-        self._descriptor, self._path = descriptor, path
+    def __init__(self, parts: Iterable[Part], owners: Iterable[Context] = ()) -> None:
+        self.parts = tuple(parts)
+        self._owners = tuple(owners)  # whose descriptors they are, if not ours
         self._sha256: str | None = None
-        self.label = label  # file name or "text": for error messages
-        self.bytes = os.fstat(descriptor).st_size
-        weakref.finalize(self, os.close, descriptor)
+        self._files = {part.name: dict(part.files) for part in self.parts if part.files}
+        if not self._owners:
+            for part in self.parts:
+                weakref.finalize(self, os.close, part.descriptor)
+
+    @property
+    def label(self) -> str:
+        """For error messages."""
+        return ", ".join(part.label for part in self.parts)
+
+    @property
+    def bytes(self) -> int:
+        """How long it is, files not yet read included."""
+        sizes = (os.fstat(part.descriptor).st_size for part in self.parts if not part.files)
+        paths = (path for part in self.parts for _, path in part.files)
+        return sum(sizes) + sum(path.stat().st_size for path in paths)
 
     @classmethod
-    def of(cls, value: Context | str | Path) -> Context:
-        """A ``Context`` as it is, a str as text, a Path as file."""
+    def of(cls, value: Context | str | Path | list[Any] | dict[str, Any]) -> Context:
+        """A ``Context`` as it is, a str as text, a Path as file or folder, else a JSON value.
+
+        Raises:
+            InputError: as the other methods.
+        """
         if isinstance(value, Context):
             return value
-        return cls.from_file(value) if isinstance(value, Path) else cls.from_text(value)
+        if isinstance(value, Path):
+            return cls.from_files([value]) if value.is_dir() else cls.from_file(value)
+        return cls.from_text(value) if isinstance(value, str) else cls.from_value(value)
 
     @classmethod
     def from_text(cls, text: str) -> Context:
         """A context held in memory."""
-        descriptor = os.memfd_create("context", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        data = memoryview(text.encode("utf-8", "replace"))
-        while data:
-            data = data[os.write(descriptor, data) :]
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)  # nobody changes it any more
-        return cls(descriptor, "text")
+        return cls([Part("context", "text", _memory(text.encode("utf-8", "replace")), "text")])
+
+    @classmethod
+    def from_value(cls, value: list[Any] | dict[str, Any]) -> Context:
+        """A list or dict.
+
+        Raises:
+            InputError: it is neither, or JSON does not know what is in it.
+        """
+        if not isinstance(value, (list, dict)):
+            raise InputError(f"a context is a str, a list or a dict, not {type(value).__name__}")
+        try:
+            data = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"the context holds what JSON does not know: {error}") from error
+        return cls([Part("context", "json", _memory(data), type(value).__name__)])
 
     @classmethod
     def from_file(cls, path: Path) -> Context:
-        """A context that is a UTF-8 text file; it must not change while runs use it.
+        """A UTF-8 text file; it must not change while runs use it.
 
         Raises:
-            InputError: missing, unreadable, or not a regular file.
+            InputError: missing, unreadable, not a regular file, or not text.
         """
         if not path.is_file():
             what = "is a folder, not a file" if path.is_dir() else "does not exist"
             raise InputError(f"context {path} {what}; give a UTF-8 text file")
         try:
-            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path.name, path.name)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise InputError(f"context {path} cannot be read ({error.strerror})") from error
+        if b"\0" in os.pread(descriptor, _SNIFFED, 0):
+            os.close(descriptor)
+            raise InputError(f"context {path} is a binary file; give a UTF-8 text file")
+        kind = "jsonl" if path.suffix == ".jsonl" else "text"
+        return cls([Part("context", kind, descriptor, path.name, path.name)])
 
-    def is_file(self, name: str) -> bool:
-        """Whether this is the name of the file that this context was made of."""
-        return name == self._path
+    @classmethod
+    def from_files(cls, paths: Iterable[Path]) -> Context:
+        """Files and folders, as a mapping of names to texts that are read when code asks.
 
-    def fileno(self) -> int:
-        """The descriptor that goes to the worker; it stays ours."""
-        return self._descriptor
+        Hidden files, links and binary files of a folder are left out. They must not change while
+        runs use them.
+
+        Raises:
+            InputError: one is missing or cannot be read, or there is no text file.
+        """
+        found: dict[str, Path] = {}
+        for path in paths:
+            for name, file in _walk(path):
+                found.setdefault(name, file)
+        if not found:
+            raise InputError("the context has no text files; hidden and binary ones do not count")
+        sizes = {name: path.stat().st_size for name, path in found.items()}
+        index = _memory(json.dumps(sizes, ensure_ascii=False).encode("utf-8", "replace"))
+        return cls([Part("context", "files", index, f"{len(found)} files", "", (*found.items(),))])
+
+    @classmethod
+    def named(cls, **values: Context | str | Path | list[Any] | dict[str, Any]) -> Context:
+        """Several contexts: each is a variable of its name, and ``context`` is the dict of them.
+
+        Raises:
+            InputError: no name that a variable may have, or as the other methods.
+        """
+        contexts = {name: cls.of(value) for name, value in values.items()}
+        for name, context in contexts.items():
+            if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+                raise InputError(f"a context cannot be named {name!r}; use a variable's name")
+            if len(context.parts) != 1 or name in ("context", "answer"):
+                raise InputError(f"a context cannot be named {name!r} here; use another name")
+        parts = [
+            Part(name, part.kind, part.descriptor, part.label, part.path, part.files)
+            for name, context in contexts.items()
+            for part in context.parts
+        ]
+        if not parts:
+            raise InputError("no contexts were given")
+        return cls(parts, contexts.values())
+
+    def file(self, name: str) -> str | None:
+        """What code gets that opens ``name``: "=" and a variable's name for a value that is there
+        already, ":" and the text for another file, None if there is no such file.
+
+        Blocks for as long as reading takes.
+        """
+        for part in self.parts:
+            if part.path and name == part.path and part.kind == "text":
+                return f"={part.name}"
+        owner, _, rest = name.rpartition("\0")  # a value that reads its own files says whose
+        path = self._files[owner].get(rest) if owner in self._files else None
+        for files in self._files.values():
+            path = path or files.get(name)
+        if path is None:
+            return None
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "rb") as file:
+                return ":" + file.read(MAX_FILE).decode("utf-8", "replace")
+        except OSError:
+            return None
+
+    def text(self) -> str:
+        """All of it as one text; several parts and files under their names. May block.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        texts: list[str] = []
+        for part in self.parts:
+            names = [f"{part.name}\0{name}" for name, _ in part.files] or [""]
+            for name in names:
+                label = name.partition("\0")[2] or part.name
+                if name:
+                    text = self.file(name)
+                    if text is None:
+                        raise InputError(f"context file {label} cannot be read any more")
+                    text = text[1:]
+                else:
+                    size = os.fstat(part.descriptor).st_size
+                    text = os.pread(part.descriptor, size, 0).decode("utf-8", "replace")
+                texts.append(f"# {label}\n{text}" if len(self.parts) + len(names) > 2 else text)
+        return "\n\n".join(texts)
 
     def sha256(self) -> str:
-        """Hex digest of the bytes, computed once."""
+        """Hex digest of the bytes, computed once; of several parts, of their names too."""
         if self._sha256 is None:
             digest = hashlib.sha256()
-            offset = 0
-            while chunk := os.pread(self._descriptor, 1 << 22, offset):
-                digest.update(chunk)
-                offset += len(chunk)
+            for part in self.parts:
+                if len(self.parts) > 1 or part.files:
+                    digest.update(f"{part.name}\0".encode())
+                for name, path in part.files:
+                    digest.update(f"{name}\0".encode())
+                    with path.open("rb") as file:
+                        _hash(digest, file.fileno())
+                if not part.files:
+                    _hash(digest, part.descriptor)
             self._sha256 = digest.hexdigest()
         return self._sha256
+
+
+def _memory(data: bytes) -> int:
+    descriptor = os.memfd_create("context", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)  # nobody changes it any more
+    return descriptor
+
+
+def _hash(digest: Any, descriptor: int) -> None:
+    offset = 0
+    while chunk := os.pread(descriptor, _BLOCK, offset):
+        digest.update(chunk)
+        offset += len(chunk)
+
+
+def _walk(path: Path) -> Iterator[tuple[str, Path]]:
+    """Names and paths: of a file its name, of a folder all text files in it."""
+    if path.is_file():
+        yield path.name, path
+        return
+    if not path.is_dir():
+        raise InputError(f"context {path} does not exist; give text files or folders")
+
+    def failed(error: OSError) -> None:
+        raise InputError(f"context {error.filename} cannot be read ({error.strerror})") from error
+
+    for folder, folders, names in os.walk(path, onerror=failed):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            file = Path(folder) / name
+            if not name.startswith(".") and not file.is_symlink() and file.is_file():
+                try:
+                    with file.open("rb") as opened:
+                        text = b"\0" not in opened.read(_SNIFFED)
+                except OSError as error:
+                    failed(error)
+                if text:
+                    yield file.relative_to(path).as_posix(), file

@@ -14,22 +14,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Literal
 
 from rlm_executor.budget import Limits
 from rlm_executor.config import Config
 from rlm_executor.context import Metadata
 from rlm_executor.lm import Message
-from rlm_executor.parsing import Reply
+from rlm_executor.parsing import Reply, parse_reply
 from rlm_executor.sandbox.host import Cell
 
 
 class Dialect(Config):
     """One way to speak to a root model. Texts with {names} are filled in by the methods."""
 
+    kind: Literal["own"] = "own"
     name: str
     system: str  # the whole system message; never formatted, braces are safe
     fences: tuple[str, ...] = ("repl", "python", "py")  # info words of fences that are run
+    extras: tuple[Literal["chunks", "rlm_query"], ...] = ()  # names beyond those of `rlms`
     metadata: str = "{question}\n\nContext: {type}, {chars} characters, {lines} lines."
+    metadata_items: str = "{question}\n\nContext: {type} of {items} {of}, {chars} characters."
+    metadata_named: str = "{question}\n\nContexts, also in the dict `context`:\n{parts}"
+    metadata_part: str = "- `{name}`: {type}, {chars} characters"
+    preview: str = ""  # how its beginning is told, if it is
+    no_question: str = "Do what the context says. It begins: {preview}"
+    recursion: str = (
+        "\nAlso in the REPL: `rlm_query(prompt)` asks a model that works as you do, with the "
+        "prompt as its context in a REPL of its own; `rlm_query_batched(prompts)` asks several. "
+        "For parts that need work of many steps; llm_query is far cheaper.\n"
+    )  # after the system message where runs may start runs
     observation: str = "REPL output:\n{output}"
     observation_mark: str = "REPL output:"  # a reply that writes this line itself invents output
     no_output: str = "(no output)"
@@ -73,29 +86,98 @@ class Dialect(Config):
     landing_reasons: dict[str, str] = {
         "max_turns": "all turns are used",
         "max_calls": "all sub-calls are used",
+        "max_tokens": "the tokens of this run are used up",
+        "max_dollars": "the money for this run is used up",
         "timeout": "the time is used up",
         "root_window": "the conversation has grown too long",
     }
 
+    @property
+    def finish(self) -> str:
+        """How code gives the answer (``Repl``'s argument)."""
+        return "answer"
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the context is ``context_0`` too."""
+        return False
+
+    @property
+    def runs_all(self) -> bool:
+        """Whether a turn's other blocks run after one that failed or gave the answer."""
+        return False
+
+    @property
+    def lands_with_code(self) -> bool:
+        """Whether code of the landing turn is run."""
+        return True
+
+    def kept_chars(self, limits: Limits) -> int:
+        """Characters of a cell's output that may be shown."""
+        return limits.observation_chars
+
+    def doubt(self, messages: list[Message], reply: Reply) -> list[Message]:
+        """The conversation after an answer in ``reply``'s text was turned down."""
+        return messages
+
+    def parse(self, text: str, finish_reason: str) -> Reply:
+        """A reply's code and what else it says."""
+        return parse_reply(
+            text,
+            self.fences,
+            finish_reason=finish_reason,
+            observation_mark=self.observation_mark,
+        )
+
+    def ask(
+        self, messages: list[Message], question: str, turn: int, limits: Limits
+    ) -> tuple[list[Message], list[Message]]:
+        """What is sent for ``turn`` (from 0), and what of it stays in the conversation."""
+        return messages, messages
+
     def opening(
-        self, question: str, context: Metadata, prelude: Sequence[Message] = ()
+        self,
+        question: str,
+        context: Metadata,
+        prelude: Sequence[Message] = (),
+        *,
+        deep: bool = False,
     ) -> list[Message]:
-        """The messages before the first turn; ``prelude`` is a worked example, if any."""
-        ask = self.metadata.format(question=question, **asdict(context))
+        """The messages before the first turn.
+
+        Args:
+            question: "" if it is asked in the context itself.
+            context: what may be known of it.
+            prelude: a worked example, if any.
+            deep: whether runs may start runs.
+        """
+        question = question or self.no_question.format(preview=context.preview)
+        facts = {field: getattr(context, field) for field in ("type", "chars", "lines", "items")}
+        if context.parts:
+            lines = (self.metadata_part.format(**asdict(part)) for part in context.parts)
+            ask = self.metadata_named.format(question=question, parts="\n".join(lines))
+        elif context.type == "str":
+            ask = self.metadata.format(question=question, **facts)
+        else:
+            of = "/".join(context.of) or "files"
+            ask = self.metadata_items.format(question=question, of=of, **facts)
+        if self.preview and context.preview:
+            ask += self.preview.format(preview=context.preview)
         return [
-            {"role": "system", "content": self.system},
+            {"role": "system", "content": self.system + (self.recursion if deep else "")},
             *prelude,
             {"role": "user", "content": ask},
         ]
 
-    def observe(self, reply: Reply, cells: Sequence[Cell], limits: Limits) -> Message:
+    def observe(self, reply: Reply, cells: Sequence[Cell], limits: Limits) -> list[Message]:
         """What a turn did, as the model sees it: the output, cut, then notes.
 
         Of the output the head is kept and the true length told. The error comes last and is never
         pushed out by a flood before it: it is what the model has to react to.
         """
         if not cells:
-            return {"role": "user", "content": self.unclosed if reply.unclosed else self.no_code}
+            told = self.unclosed if reply.unclosed else self.no_code
+            return [{"role": "user", "content": told}]
         last, max_chars = cells[-1], limits.observation_chars
         error = last.error
         if last.status == "timeout":
@@ -120,7 +202,7 @@ class Dialect(Config):
         parts = [part for part in (shown, error) if part] or [self.no_output]
         text = self.observation.format(output="\n".join(parts))
         content = "\n".join([text, *(note for holds, note in notes if holds)])
-        return {"role": "user", "content": content}
+        return [{"role": "user", "content": content}]
 
     def land(self, messages: Sequence[Message], reason: str, state: str) -> list[Message]:
         """``messages`` with the landing text: why it ends, what the REPL holds, how to answer.

@@ -12,12 +12,20 @@
         ├── ReplyEmpty          nothing was left of the reply after thinking
         ├── RequestRefused      the server said no (4xx other than 408/429)
         ├── BudgetExhausted     the tree's budget has no room for this call
+        ├── RunFailed           a run in a run ended without an answer
         └── ServerUnavailable   no answer after the retries
+    CallCancelled               a CancelledError that tells what its call had used
 
 Commands catch ``RLMError``, print its one line and leave with exit code 2 (``rlm_executor.cli``).
 """
 
 from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlm_executor.lm import Usage
 
 
 class RLMError(Exception):
@@ -55,7 +63,12 @@ class ReplayDiverged(RLMError):
 
 
 class LMError(RLMError):
-    """A language model call did not give a usable reply."""
+    """A language model call did not give a usable reply.
+
+    ``usage_unknown``: the server may have worked on it, nobody knows how much.
+    """
+
+    usage_unknown = False
 
 
 class PromptTooLong(LMError):
@@ -88,5 +101,30 @@ class BudgetExhausted(LMError):
     """The budget of the whole tree has no room for this call."""
 
 
+class RunFailed(LMError):
+    """A run that was started by a run ended without an answer."""
+
+
 class ServerUnavailable(LMError):
     """No answer from the server after all retries."""
+
+
+class CallCancelled(asyncio.CancelledError):
+    """A call was cancelled; ``usage`` is what it had used by then, None if nobody knows.
+
+    It travels as the ``__cause__`` of the CancelledError that goes on, for ``asyncio.timeout`` and
+    ``TaskGroup`` (Python 3.11) know only that very class: a subclass passes through both of them
+    as if somebody else had cancelled. So ask ``CallCancelled.of(error)``, never ``isinstance``.
+    """
+
+    def __init__(self, usage: Usage | None) -> None:
+        super().__init__()
+        self.usage = usage
+
+    @classmethod
+    def of(cls, error: BaseException) -> CallCancelled | None:
+        """What a CancelledError, or the TimeoutError made of it, tells of its call."""
+        told: BaseException | None = error
+        while told is not None and not isinstance(told, cls):
+            told = told.__cause__
+        return told

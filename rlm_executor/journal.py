@@ -32,18 +32,34 @@ ItemT = TypeVar("ItemT")
 class Journal:
     """Writes events to a file (or nowhere) and tells them to a listener."""
 
-    def __init__(self, path: Path | None, on_event: Callable[[Event], None] | None) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        on_event: Callable[[Event], None] | None,
+        parent: Journal | None = None,
+    ) -> None:
         self.path, self._on_event = path, on_event
+        self.node, self._children = "", 0
         self._descriptor: int | None = None
         self._messages, self._ids = Delta(), Delta()
-        if path is not None:
+        if parent is not None:
+            parent._children += 1
+            self.node = f"{parent.node}.{parent._children}".lstrip(".")
+            self._descriptor = parent._descriptor
+        elif path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A journal is one run's: what an interrupted attempt has left is replaced.
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(path, flags, 0o644)
 
+    def child(self) -> Journal:
+        """The part of a run that this run starts: its events carry the node's number."""
+        return Journal(self.path, self._on_event, self)
+
     def record(self, event: Event) -> None:
         """Append one event, in one write."""
+        if self.node:
+            event = {"node": self.node, **event}
         if self._descriptor is not None:
             line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
             data = memoryview(line.encode("utf-8", "replace"))
@@ -92,6 +108,7 @@ class Journal:
         event = {"type": "cell", "turn": turn, "cell": number, "code": code, **asdict(cell)}
         event["answer"] = cell.answer[:_ANSWER_CHARS_KEPT]
         event["answer_chars"] = len(cell.answer)
+        del event["raised"], event["names"]  # both can be had from the rest, by a replay
         event["seconds"] = round(cell.seconds, 4)
         self.record(event)
 

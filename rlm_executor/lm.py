@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -84,6 +84,15 @@ class LM(Protocol):
 
     async def aclose(self) -> None:
         """Give back connections; calling it twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """A model whose server says how long a prompt is."""
+
+    async def count(self, messages: list[Message], sampling: Sampling) -> int | None:
+        """Tokens of the prompt as the server makes it; None where it does not tell."""
         ...
 
 

@@ -25,6 +25,8 @@ class Reply:
     prose: str  # text outside fences and thinking
     unclosed: bool = False  # it ended inside a block, which is not among ``blocks``
     invented: bool = False  # it made up output of its own; what followed is not in ``blocks``
+    final: str = ""  # the answer that its text gives, in dialects that know such a thing
+    final_name: str = ""  # the variable that the text names as the answer
 
 
 def parse_reply(

@@ -7,20 +7,22 @@ an output, an error or the answer shows as ``ReplayDiverged``.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from pathlib import Path
 
 from rlm_executor import errors
-from rlm_executor.budget import Budget
+from rlm_executor.budget import Budget, Limits
 from rlm_executor.card import RLMCard
 from rlm_executor.context import Context
 from rlm_executor.errors import InputError, LMError, ReplayDiverged
 from rlm_executor.files import sha256_text
 from rlm_executor.journal import Event, apply_delta
-from rlm_executor.lm import Completion, Message, Sampling, Usage
-from rlm_executor.rlm import RLM, RLMResult
+from rlm_executor.lm import LM, Completion, Message, Sampling, Usage
+from rlm_executor.result import RLMResult
+from rlm_executor.rlm import RLM
 from rlm_executor.trajectory import Trajectory
 
 
@@ -59,29 +61,55 @@ class _Recorded(RLM):
         run = trajectory.run
         self._turns = _RecordedRoot(run["models"][0], trajectory.turn_rows)
         self._cells = trajectory.cells
+        self._below: defaultdict[tuple[int, str], deque[tuple[LM, LM]]] = defaultdict(deque)
+        sub = _RecordedSub(run["models"][1], trajectory.calls)
+        self._collect(trajectory, 1)
         super().__init__(
             self._turns,
-            _RecordedSub(run["models"][1], trajectory.calls),
+            sub,
             RLMCard.model_validate(run["card"]),
             prelude=run["prelude"],
+            models={name: sub for name in sub.names},
+            route=run.get("route", "always_rlm"),
         )
 
+    def _collect(self, trajectory: Trajectory, depth: int) -> None:
+        """The runs below, by depth and by what started them, in their order."""
+        started = {row["child"]: row for row in trajectory.calls if "child" in row}
+        for node, child in trajectory.children.items():
+            full = next((row for name, row in started.items() if name.split(".")[-1] == node), None)
+            if full is None:  # it was stopped before it had ended
+                continue
+            root = _RecordedRoot(child.run["models"][0], child.turn_rows)
+            sub = _RecordedSub(child.run["models"][1], child.calls)
+            self._below[depth, full["prompt_sha256"]].append((root, sub))
+            self._collect(child, depth + 1)
+
+    def pair(self, depth: int, prompt: str) -> tuple[LM, LM]:
+        if not depth:
+            return super().pair(depth, prompt)
+        known = self._below[depth, sha256_text(prompt)]
+        if not known:
+            raise ReplayDiverged(f"a run that the recorded one never started: {prompt[:80]!r}")
+        return known.popleft()
+
     def budget(self) -> Budget:
-        return _RecordedBudget(self.card.limits.max_calls, self._turns, self._cells)
+        return _RecordedBudget(self.card.limits, self._turns, self._cells)
 
 
 class _RecordedBudget(Budget):
     """No clock: the time is up where it was up in the recording."""
 
-    def __init__(self, max_calls: int, root: _RecordedRoot, cells: list[Event]) -> None:
-        super().__init__(max_calls, 86400.0)
+    def __init__(self, limits: Limits, root: _RecordedRoot, cells: list[Event]) -> None:
+        super().__init__(dataclasses.replace(limits, max_seconds=86400.0, max_dollars=None))
         self._root, self._cells = root, iter(cells)
 
-    def seconds_left(self) -> float:
-        return 0.0 if self._root.lands_next() == "timeout" else super().seconds_left()
+    def seconds_left(self, depth: int = 0) -> float:
+        late = not depth and self._root.lands_next() == "timeout"
+        return 0.0 if late else super().seconds_left()
 
-    def deadline(self) -> float:
-        cell = next(self._cells, None)
+    def deadline(self, depth: int = 0) -> float:
+        cell = None if depth else next(self._cells, None)
         if cell is None or cell["status"] != "timeout" or self._root.lands_next() != "timeout":
             return super().deadline()
         # The run's end stopped this cell, at a moment that only a clock can find again.
@@ -129,8 +157,10 @@ class _RecordedSub:
     def __init__(self, model: str, rows: list[Event]) -> None:
         self.model = model
         self._replies: defaultdict[str, deque[Event]] = defaultdict(deque)
+        self.names = {row["model"] for row in rows if "model" in row}  # asked by name
         for row in rows:
-            self._replies[row["prompt_sha256"]].append(row)
+            if "child" not in row:
+                self._replies[row["prompt_sha256"]].append(row)
 
     async def chat(
         self, messages: list[Message], *, max_tokens: int, sampling: Sampling
@@ -142,7 +172,7 @@ class _RecordedSub:
         row = replies.popleft()
         if row.get("error") == "CallCancelled":  # the cell was stopped while it waited for it
             await asyncio.Event().wait()
-        if "usage" not in row:
+        if "error" in row and "reply" not in row:
             raise _error(row)
         return Completion(row["reply"], Usage(**row["usage"]), row["finish_reason"])
 

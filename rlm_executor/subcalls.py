@@ -1,4 +1,4 @@
-"""Sub-calls of one run: what ``llm_query`` and ``llm_query_batched`` do on this side.
+"""Sub-calls of one run: what ``llm_query``, ``rlm_query`` and their batches do on this side.
 
 Prompts of a batch go out together, identical ones once; room in the budget is reserved before
 anything is sent; every failure becomes an error type that the code can see.
@@ -8,59 +8,137 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rlm_executor.budget import Budget
+from rlm_executor.budget import Budget, Need, Tally
 from rlm_executor.card import RLMCard
-from rlm_executor.errors import BudgetExhausted, LMError, PromptTooLong, ReplyCutOff, ReplyEmpty
+from rlm_executor.errors import (
+    CallCancelled,
+    LMError,
+    PromptTooLong,
+    ReplyCutOff,
+    ReplyEmpty,
+    RequestRefused,
+    RunFailed,
+)
 from rlm_executor.files import sha256_text
-from rlm_executor.lm import LM, Completion, Usage
+from rlm_executor.lm import LM, Completion, Counts, Message, Usage
 from rlm_executor.parsing import strip_thinking
-from rlm_executor.sandbox.host import CallReply
+from rlm_executor.result import RLMResult
+from rlm_executor.sandbox.host import Call, CallReply
 
 _PROMPT_CHARS_KEPT = 4000  # in the journal; hash and length tell the rest
 _MOST_CHARS_PER_TOKEN = 16  # no text is denser: beyond it a prompt is refused without sending
+_LEAST_BYTES_PER_TOKEN = 2.5  # of nearly all text: below it the server need not be asked
+_BYTES_PER_TOKEN = 3.0  # for what is reserved; settled by what the server counts
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """Who answers: the usual model, and others by name."""
+
+    usual: LM
+    named: Mapping[str, LM]
+
+    def pick(self, name: str) -> LM:
+        """The model that is asked for.
+
+        Raises:
+            RequestRefused: there is no such model.
+        """
+        if not name or name == self.usual.model:
+            return self.usual
+        if name not in self.named:
+            known = ", ".join([self.usual.model, *self.named])
+            raise RequestRefused(f"there is no model {name!r}; known: {known}")
+        return self.named[name]
 
 
 class SubCalls:
-    """Answers prompts with the sub-model, within the budget, and records each call."""
+    """Answers prompts within the budget, and records each call.
+
+    Args:
+        leaves: who answers plain calls.
+        card: how they are spoken to.
+        budget: of the whole tree.
+        tally: of everything below this run.
+        record: takes an event.
+        child: starts a run for one ``rlm_query``; None where runs may start none.
+    """
 
     def __init__(
-        self, lm: LM, card: RLMCard, budget: Budget, record: Callable[[dict[str, Any]], None]
+        self,
+        leaves: Leaves,
+        card: RLMCard,
+        budget: Budget,
+        tally: Tally,
+        record: Callable[[dict[str, Any]], None],
+        child: Callable[[Call, dict[str, Any]], Awaitable[RLMResult]] | None = None,
     ) -> None:
-        self.usage = Usage()
         self.cell = 0  # the cell that calls now, for the record
-        self._lm, self._card, self._budget, self._record = lm, card, budget, record
+        self._leaves, self._card, self._budget, self._tally = leaves, card, budget, tally
+        self._record, self._child = record, child
 
-    async def answer(self, prompts: list[str]) -> list[CallReply]:
+    async def answer(self, call: Call) -> list[CallReply]:
         """One reply a prompt, in order; a failed one carries its error."""
-        distinct = list(dict.fromkeys(prompts))
+        distinct = list(dict.fromkeys(call.prompts))
         try:
-            self._budget.reserve(len(distinct))
-        except BudgetExhausted as error:
-            return [_failed(error)] * len(prompts)
-        calls = [asyncio.create_task(self._one(prompt)) for prompt in distinct]
+            lm = self._leaves.pick(call.model)
+            needs = {prompt: self._need(lm, call, prompt) for prompt in distinct}
+            self._budget.reserve(
+                Need(
+                    len(needs),
+                    sum(need.tokens for need in needs.values()),
+                    sum(need.dollars for need in needs.values()),
+                )
+            )
+        except LMError as error:
+            return [_failed(error)] * len(call.prompts)
+        owed = dict(needs)
+        calls = [asyncio.create_task(self._one(lm, call, prompt, owed)) for prompt in distinct]
         try:
             replies = dict(zip(distinct, await asyncio.gather(*calls), strict=True))
         finally:
-            for call in calls:
-                call.cancel()
-        return [replies[prompt] for prompt in prompts]
+            for one in calls:
+                one.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)  # what they used is counted
+            for need in owed.values():  # never begun
+                self._budget.settle(need, lm.model, Usage())
+        return [replies[prompt] for prompt in call.prompts]
 
-    async def _one(self, prompt: str) -> CallReply:
-        started = time.monotonic()
+    def _deep(self, call: Call) -> bool:
+        return call.recursive and self._child is not None
+
+    def _need(self, lm: LM, call: Call, prompt: str) -> Need:
+        if self._deep(call):  # the run that it starts takes its own room
+            return Need(1)
+        size = len(whole(call, prompt).encode("utf-8", "replace"))
+        return self._budget.need(
+            lm.model, 1, int(size / _BYTES_PER_TOKEN), self._card.limits.sub_max_tokens
+        )
+
+    async def _one(self, lm: LM, call: Call, prompt: str, owed: dict[str, Need]) -> CallReply:
+        started, need = time.monotonic(), owed.pop(prompt)
+        sent = whole(call, prompt)
         row: dict[str, Any] = {
             "type": "call",
             "cell": self.cell,
-            "prompt": prompt[:_PROMPT_CHARS_KEPT],
-            "prompt_chars": len(prompt),
-            "prompt_sha256": sha256_text(prompt),
+            "prompt": sent[:_PROMPT_CHARS_KEPT],
+            "prompt_chars": len(sent),
+            "prompt_sha256": sha256_text(sent),
         }
+        if lm is not self._leaves.usual:
+            row["model"] = lm.model
+        used: Usage | None = Usage()
         try:
-            completion = await self._ask(prompt)
-            self.usage += completion.usage
+            if self._deep(call):
+                used = Usage(calls=1)
+                return await self._run(call, prompt, row)
+            completion = await self._ask(lm, sent)
+            used = completion.usage
+            self._tally.add(used)
             row |= {
                 "reply": completion.text,
                 "finish_reason": completion.finish_reason,
@@ -68,27 +146,48 @@ class SubCalls:
             }
             return CallReply(self._judge(completion))
         except LMError as error:
-            if "usage" not in row:  # nothing came back, nothing is owed
-                self._budget.give_back(1)
             row |= {"error": type(error).__name__, "message": str(error)}
+            if error.usage_unknown:
+                used = None
+                self._tally.add(None)
+                row["usage"] = None
             return _failed(error)
-        except asyncio.CancelledError:
-            self._budget.give_back(1)
-            row |= {"error": "CallCancelled", "message": "what it used is not known"}
+        except asyncio.CancelledError as error:
+            row |= {"error": "CallCancelled", "message": "its cell was stopped"}
+            if not self._deep(call):
+                used = error.usage if isinstance(error, CallCancelled) else None
+                self._tally.add(used)
+                row["usage"] = None if used is None else asdict(used)
             raise
         finally:
+            self._budget.settle(need, lm.model, used)
             row["seconds"] = round(time.monotonic() - started, 3)
             self._record(row)
 
-    async def _ask(self, prompt: str) -> Completion:
-        window = self._card.sub_window
+    async def _run(self, call: Call, prompt: str, row: dict[str, Any]) -> CallReply:
+        assert self._child is not None
+        result = await self._child(replace(call, prompts=(prompt,)), row)
+        row |= {"reply": result.answer, "stop_reason": result.stop_reason}
+        if not result.answer:
+            raise RunFailed(f"the recursive call ended without an answer ({result.stop_reason})")
+        return CallReply(result.answer)
+
+    async def _ask(self, lm: LM, prompt: str) -> Completion:
+        window, limits = self._card.sub_window, self._card.limits
+        messages: list[Message] = [{"role": "user", "content": prompt}]
         if len(prompt) > _MOST_CHARS_PER_TOKEN * window:
             detail = f"this one has {len(prompt)} characters"
-            raise PromptTooLong(self._lm.model, None, window, detail)
-        return await self._lm.chat(
-            [{"role": "user", "content": prompt}],
-            max_tokens=self._card.limits.sub_max_tokens,
-            sampling=self._card.sub_sampling,
+            raise PromptTooLong(lm.model, None, window, detail)
+        size = len(prompt.encode("utf-8", "replace"))
+        if isinstance(lm, Counts) and size > _LEAST_BYTES_PER_TOKEN * (
+            window - limits.sub_max_tokens
+        ):
+            tokens = await lm.count(messages, self._card.sub_sampling)
+            if tokens is not None and tokens + limits.sub_max_tokens > window:
+                detail = f"{tokens} of prompt and {limits.sub_max_tokens} for the reply"
+                raise PromptTooLong(lm.model, tokens + limits.sub_max_tokens, window, detail)
+        return await lm.chat(
+            messages, max_tokens=limits.sub_max_tokens, sampling=self._card.sub_sampling
         )
 
     def _judge(self, completion: Completion) -> str:
@@ -104,6 +203,11 @@ class SubCalls:
                 f"less at once. It began: {text[:200]}"
             )
         return text
+
+
+def whole(call: Call, prompt: str) -> str:
+    """What a plain call is sent: a context of its own goes behind the prompt."""
+    return prompt if call.context is None else f"{prompt}\n\n{call.context}"
 
 
 def _failed(error: LMError) -> CallReply:

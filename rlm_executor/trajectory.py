@@ -33,10 +33,23 @@ class Trajectory:
         if not rows or rows[0].get("type") != "run":
             raise InputError(f"{name} is not a journal of a run: no `run` line at its start")
         self.run = rows[0]
-        self.turn_rows = [row for row in rows if row["type"] == "turn"]
-        self.cells = [row for row in rows if row["type"] == "cell"]
-        self.calls = [row for row in rows if row["type"] == "call"]
-        self.end: Event | None = rows[-1] if rows[-1]["type"] == "end" else None
+        own = [row for row in rows if "node" not in row]
+        self.turn_rows = [row for row in own if row["type"] == "turn"]
+        self.cells = [row for row in own if row["type"] == "cell"]
+        self.calls = [row for row in own if row["type"] == "call"]
+        self.end: Event | None = own[-1] if own[-1]["type"] == "end" else None
+        self.children = self._children(rows, name)  # by the number of their node
+
+    @staticmethod
+    def _children(rows: Sequence[Event], name: str) -> dict[str, Trajectory]:
+        """The runs that this run has started, each with those that it has started."""
+        below: dict[str, list[Event]] = {}
+        for row in rows:
+            if "node" in row:
+                first, _, rest = row["node"].partition(".")
+                row = {key: value for key, value in row.items() if key != "node"}
+                below.setdefault(first, []).append({"node": rest, **row} if rest else row)
+        return {node: Trajectory(its, f"{name}: {node}") for node, its in below.items()}
 
     @classmethod
     def read(cls, path: Path) -> Trajectory:

@@ -29,7 +29,7 @@ class Window:
         Raises:
             PromptTooLong: not enough for a useful reply.
         """
-        tokens = self._estimate(messages)
+        tokens = self.estimate(messages)
         room = min(self._max_reply, self._size - tokens - _SPARE)
         if room < min(_LEAST_REPLY, self._max_reply):
             raise PromptTooLong(self._model, tokens + self._max_reply, self._size)
@@ -42,7 +42,8 @@ class Window:
             self._tokens = usage.prompt_tokens + usage.completion_tokens
             self._bytes_per_token = max(1.0, _size(messages) / usage.prompt_tokens * _CAUTION)
 
-    def _estimate(self, messages: Sequence[Message]) -> int:
+    def estimate(self, messages: Sequence[Message]) -> int:
+        """Tokens of a prompt, about."""
         known = len(self._counted)
         if known and list(messages[:known]) == self._counted:
             rest, tokens = messages[known:], self._tokens

@@ -7,7 +7,7 @@ All programs but those that speak our own channel, each in a fresh REPL in a fre
 user without rights, so that what is held is held by the REPL or by that user's having no rights.
 One got through if
 
-* the process that hosts the REPL ended, or hangs for 20 s, or its REPL does not run the next cell;
+* the process that hosts the REPL ended, or hangs for 30 s, or its REPL does not run the next cell;
 * a secret of that process, or the file system of the machine, is in what the program printed;
 * a file, a socket or another process of that user was touched;
 * in a REPL that runs on this kernel (all but Pyodide, whose files and calls are make-believe):
@@ -19,6 +19,7 @@ Needs root, to be another user.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -26,7 +27,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from tests.attacks.programs import ATTACKS, CHANNEL, PRELUDE, Attack
 
 USER = 64_911  # nobody else's: all its processes are ended after every attack
 PEERS = {"rlms": "kernel", "dspy": "emulated"}
-MOST_SECONDS = 20.0
+MOST_SECONDS = 30.0  # Pyodide alone takes several
 MOST_BYTES = 4 << 30  # of address space; Deno reserves more than it uses
 LIMITS = {"rlms": f"ulimit -v {MOST_BYTES >> 10};", "dspy": ""}
 CHANGES = "ulimit -u 400; ulimit -c 0; ulimit -f 2000000;"
@@ -131,11 +131,17 @@ def attack_peer(peer: str, attack: Attack, python: Path) -> str:
             extra_groups=[],
         )
         cells["setup"] += f"\nH = {process.pid}"
-        hung, said = converse(process, json.dumps(cells).encode())
-        touched = scene.touched() or (
-            "" if bystander.poll() is None else "it ended another process"
-        )
-        return touched or verdict(peer, said, hung)
+        said, hung = b"", True
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            said, _ = process.communicate(json.dumps(cells).encode(), timeout=MOST_SECONDS)
+            hung = False
+        touched = scene.touched()
+        if bystander.poll() is not None:
+            touched = touched or "another process of that user was ended"
+        if hung:
+            end_all()
+            said, _ = process.communicate()
+        return touched or verdict(peer, dict(parsed(said)), hung)
     finally:
         end_all()
         shutil.rmtree(folder, ignore_errors=True)
@@ -148,19 +154,6 @@ def helpers() -> str:
     ]
     libc = "try: libc = ctypes.CDLL(None, use_errno=True)\nexcept Exception: libc = None"
     return f"{libc}\nsyscall = getattr(libc, 'syscall', None)\n" + "\n".join(lines)
-
-
-def converse(process: subprocess.Popen[bytes], cells: bytes) -> tuple[bool, dict[str, str]]:
-    """Whether it hung, and what its cells said."""
-    started, hung = time.monotonic(), False
-    try:
-        out, _ = process.communicate(cells, timeout=MOST_SECONDS + 10)  # Pyodide loads for seconds
-    except subprocess.TimeoutExpired:
-        hung = True
-        end_all()
-        out, _ = process.communicate()
-    hung = hung or time.monotonic() - started > MOST_SECONDS + 10
-    return hung, dict(parsed(out))
 
 
 def parsed(out: bytes) -> Iterator[tuple[str, str]]:

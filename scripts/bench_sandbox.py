@@ -20,7 +20,7 @@ from pathlib import Path
 from rlm_executor import Context
 from rlm_executor.cli import run_cli
 from rlm_executor.files import write_json_atomic
-from rlm_executor.sandbox.host import CallReply, Repl
+from rlm_executor.sandbox.host import Call, CallReply, Repl
 from rlm_executor.sandbox.memory import pid_of
 from rlm_executor.sandbox.pool import Pool
 from scripts.bench_record import ROOT, record
@@ -90,9 +90,9 @@ def session(context: Context) -> Repl:
     return Repl(context, answer, cell_timeout_s=60, keep_chars=1000)
 
 
-async def answer(prompts: list[str]) -> list[CallReply]:
+async def answer(call: Call) -> list[CallReply]:
     """A model that needs no time."""
-    return [CallReply("reply")] * len(prompts)
+    return [CallReply("reply")] * len(call.prompts)
 
 
 async def cell(repl: Repl, code: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rlm_executor import Context
 from rlm_executor.cli import run_cli
-from rlm_executor.sandbox.host import CallReply, Repl
+from rlm_executor.sandbox.host import Call, CallReply, Repl
 from rlm_executor.sandbox.pool import Pool
 from scripts.bench_record import record
 
@@ -69,10 +69,10 @@ async def soak(sessions: int) -> int:
     return killed
 
 
-async def answer(prompts: list[str]) -> list[CallReply]:
+async def answer(call: Call) -> list[CallReply]:
     """A model that needs a moment."""
     await asyncio.sleep(0.001)
-    return [CallReply("reply")] * len(prompts)
+    return [CallReply("reply")] * len(call.prompts)
 
 
 def left() -> dict[str, int]:

@@ -23,6 +23,22 @@ from tests.standin import build_adapter, build_base
 TINY_BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny-base"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What goes to one worker of pytest-xdist: all that shares the vLLM, else a file.
+
+    The long ones come first, so that no worker ends long after the others.
+    """
+    place: dict[str, int] = {}
+    groups: dict[pytest.Item, str] = {}
+    for item in items:
+        vllm = item.get_closest_marker("real_vllm") is not None
+        groups[item] = group = "vllm" if vllm else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+        rank = 0 if vllm else 1 if item.get_closest_marker("slow") else 2
+        place[group] = min(rank, place.get(group, rank))
+    items.sort(key=lambda item: place[groups[item]])
+
+
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if (TINY_BASE / "model.safetensors").exists():

@@ -22,7 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Gate(config), "rlm-gate")
+    if not hasattr(config, "workerinput"):  # of pytest-xdist, whose controller hears everything
+        config.pluginmanager.register(Gate(config), "rlm-gate")
 
 
 def read_allowed(path: Path = ALLOWED) -> dict[str, str]:
@@ -49,7 +50,8 @@ class Gate:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.skipped:
-            self.skipped[report.nodeid] = getattr(report, "wasxfail", "") or _reason(report)
+            test = report.nodeid.rsplit("@", 1)[0]  # pytest-xdist puts the group behind it
+            self.skipped[test] = getattr(report, "wasxfail", "") or _reason(report)
         if report.passed and report.when == "call":
             for marker in REAL:
                 self.passed[marker] += marker in report.keywords

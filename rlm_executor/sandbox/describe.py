@@ -11,6 +11,7 @@ import reprlib
 import traceback
 from typing import Any
 
+_MAX_LAST_LINE = 10_000
 _FRAMES_SHOWN = 8  # of a deep traceback: half from the top, half from the bottom
 
 _REPR = reprlib.Repr()
@@ -44,6 +45,14 @@ def answer_text(content: Any) -> str:
     if isinstance(content, (list, tuple)):
         return "\n".join(str(item) for item in content)
     return str(content)
+
+
+def last_line(error: BaseException) -> str:
+    """Type and message, without where it happened."""
+    try:
+        return f"{type(error).__name__}: {error}"[:_MAX_LAST_LINE]
+    except Exception:  # a model's own __str__ may do anything
+        return type(error).__name__
 
 
 def format_error(error: BaseException) -> str:

@@ -21,16 +21,26 @@ import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field, replace
 from types import TracebackType
+from typing import Any
 
 from rlm_executor.context import Context, Metadata
 from rlm_executor.errors import SandboxError
 from rlm_executor.sandbox import frames
 from rlm_executor.sandbox.link import Gone, Link, Violation
 from rlm_executor.sandbox.pool import SEED, START_SECONDS, Place, Pool
-from rlm_executor.sandbox.running import AnswerCall, CallReply, Cell, Running, cell_of, flat, late
+from rlm_executor.sandbox.running import (
+    AnswerCall,
+    Call,
+    CallReply,
+    Cell,
+    Running,
+    cell_of,
+    flat,
+    late,
+)
 from rlm_executor.sandbox.tiers import NONE_WARNING
 
-__all__ = ["SEED", "AnswerCall", "CallReply", "Cell", "Repl"]
+__all__ = ["SEED", "AnswerCall", "Call", "CallReply", "Cell", "Repl"]
 
 _MOST_REPLAYED_BYTES = 64 << 20  # of replies kept; a session that had more is not restored
 _MOST_REPLAY_SECONDS = 120.0
@@ -49,16 +59,16 @@ class _Past:
     size: int = 0  # of the replies, in bytes, about
     replies: dict[bytes, deque[list[CallReply]]] = field(default_factory=lambda: defaultdict(deque))
 
-    def keep(self, prompts: list[str], replies: list[CallReply]) -> None:
+    def keep(self, call: Call, replies: list[CallReply]) -> None:
         """Remember what was answered."""
         self.size += sum(len(reply.text) + _REPLY_BYTES for reply in replies)
-        self.replies[_digest(prompts)].append(replies)
+        self.replies[_digest(call)].append(replies)
 
-    async def answer(self, prompts: list[str]) -> list[CallReply]:
+    async def answer(self, call: Call) -> list[CallReply]:
         """The reply that was given then. No language model is asked."""
-        given = self.replies.get(_digest(prompts))
+        given = self.replies.get(_digest(call))
         if not given:
-            return late(prompts)  # it was cancelled
+            return late(call)  # it was cancelled
         replies = given.popleft()
         given.append(replies)
         return replies
@@ -76,6 +86,9 @@ class Repl:
         grace_s: between SIGINT and SIGKILL; what is inside one C call needs some of it.
         isolation: one of ``tiers.ISOLATIONS``.
         preload: modules beyond the standard library that cells may import.
+        finish: how code gives the answer: the dict "answer", or the functions "final".
+        numbered: whether the context is ``context_0`` too.
+        extras: more names that the model knows: "chunks", "rlm_query" (with a context).
     """
 
     def __init__(
@@ -88,12 +101,21 @@ class Repl:
         grace_s: float = 3.0,
         isolation: str = "sealed",
         preload: tuple[str, ...] = (),
+        finish: str = "answer",
+        numbered: bool = False,
+        extras: tuple[str, ...] = (),
     ) -> None:
-        self.metadata = Metadata(context.type, 0, 0)  # known after start
+        self.metadata = Metadata("str")  # known after start
         self.posture = ""  # what holds the session, as name=value words; known after start
         self._context, self._answer_call = context, answer_call
         self._cell_timeout_s, self._grace_s = cell_timeout_s, grace_s
         self._keep_chars = keep_chars
+        self._settings: dict[str, Any] = {
+            "keep_chars": keep_chars,
+            "finish": finish,
+            "numbered": numbered,
+            "extras": list(extras),
+        }
         self._pool = Pool.of(isolation, preload)
         self._past: list[_Past] = []
         self._restorable = True
@@ -124,10 +146,10 @@ class Repl:
             _LOG.warning(NONE_WARNING)
         for attempt in (1, 2):  # its zygote may have been ended from outside
             home = await self._pool.home(self._context)
-            self.metadata = Metadata(self._context.type, home.chars, home.lines)
+            self.metadata = home.metadata
             try:
                 async with asyncio.timeout(START_SECONDS):
-                    self._place = await home.fork(self._keep_chars)
+                    self._place = await home.fork(self._settings)
                     self._link = Link(self._place.sock)
                     self._place.admit(await self._link.receive_pidfd())
                     await self._link.open()
@@ -181,9 +203,10 @@ class Repl:
                     kind, number, fields = await self._link.read()
                     if (kind, number) == (frames.STATE, nonce):
                         return fields[0] if fields else ""
-                    if kind != frames.CALL:
+                    asked = Call.of(fields) if kind == frames.CALL else None
+                    if asked is None:
                         raise Violation("it sent what it may not send now")
-                    self._link.send(frames.REPLY, number, *flat(late(fields)))
+                    self._link.send(frames.REPLY, number, *flat(late(asked)))
         except (Gone, TimeoutError):  # whatever it is at: the next cell needs one that listens
             await self._restore()
             return ""
@@ -201,9 +224,9 @@ class Repl:
             self._place = None
 
     def _recording(self, past: _Past) -> AnswerCall:
-        async def answer(prompts: list[str]) -> list[CallReply]:
-            replies = await self._answer_call(prompts)
-            past.keep(prompts, replies)
+        async def answer(call: Call) -> list[CallReply]:
+            replies = await self._answer_call(call)
+            past.keep(call, replies)
             if past.size + sum(one.size for one in self._past) > _MOST_REPLAYED_BYTES:
                 self._restorable = False
                 for one in (past, *self._past):
@@ -240,7 +263,7 @@ class Repl:
         if self._link is None or self._place is None:
             raise SandboxError("the REPL session is not running")
         started = time.monotonic()
-        run = Running(self._link, self._place, answer, self._context.is_file)
+        run = Running(self._link, self._place, answer, self._context.file)
         try:
             fields = await run.go(str(past.number), past.code, deadline, timeout_s, self._grace_s)
             return cell_of(fields, self._keep_chars, time.monotonic() - started)
@@ -257,5 +280,7 @@ class Repl:
                 self._place.signal(signal.SIGSTOP)
 
 
-def _digest(prompts: list[str]) -> bytes:
-    return hashlib.sha256(frames.pack(frames.CALL, 0, *prompts)).digest()
+def _digest(call: Call) -> bytes:
+    how = f"{call.recursive:d}{call.context is not None:d}{call.model}"
+    fields = (how, call.context or "", *call.prompts)
+    return hashlib.sha256(frames.pack(frames.CALL, 0, *fields)).digest()

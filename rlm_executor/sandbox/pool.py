@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import select
 import shutil
@@ -25,8 +26,9 @@ import threading
 import weakref
 from collections import deque
 from pathlib import Path
+from typing import Any
 
-from rlm_executor.context import Context
+from rlm_executor.context import Context, Metadata
 from rlm_executor.errors import InputError, SandboxError
 from rlm_executor.sandbox import confine, tiers, zygote
 from rlm_executor.sandbox.memory import Watch
@@ -90,12 +92,15 @@ class Place:
 class Home:
     """The zygote of one context."""
 
-    def __init__(self, pool: Pool, control: socket.socket, chars: int, lines: int) -> None:
-        self.chars, self.lines = chars, lines
+    def __init__(self, pool: Pool, control: socket.socket, metadata: Metadata) -> None:
+        self.metadata = metadata
         self._pool, self._control = pool, control
 
-    async def fork(self, keep_chars: int) -> Place:
+    async def fork(self, settings: dict[str, Any]) -> Place:
         """Fork a session; what it says first is on its socket.
+
+        Args:
+            settings: as ``worker.main`` takes them.
 
         Raises:
             SandboxError: too many sessions.
@@ -112,12 +117,18 @@ class Home:
             scratch = self._pool.make_scratch(slot)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             place = Place(slot, ours, scratch)
-            settings = zygote.SETTINGS.pack(slot, keep_chars, SEED, self._pool.confined)
-            paths = "\0".join([scratch, *(tiers.READABLE if scratch else [])]).encode()
+            ours_too = {
+                "slot": slot,
+                "seed": SEED,
+                "confined": self._pool.confined,
+                "scratch": scratch,
+                "readable": list(tiers.READABLE) if scratch else [],
+            }
+            packet = json.dumps(settings | ours_too).encode()
             with theirs:
                 while True:
                     try:
-                        socket.send_fds(self._control, [settings + paths], [theirs.fileno()])
+                        socket.send_fds(self._control, [packet], [theirs.fileno()])
                         return place
                     except BlockingIOError:  # it has many requests to work off
                         await asyncio.sleep(0.001)
@@ -179,7 +190,7 @@ class Pool:
         """The zygote that holds this context, started if there is none.
 
         Raises:
-            InputError: it is not UTF-8 text, or too large.
+            InputError: it is not what it should be, or too large.
             SandboxError: no zygote can be had.
         """
         known = self._homes.get(context)
@@ -211,9 +222,12 @@ class Pool:
             if not reply.startswith("ok "):
                 ours.close()
                 raise InputError(f"context {context.label} {reply.removeprefix('no ')}")
-            _, chars, lines = reply.split()
+            told = [
+                Metadata.told(part.name, facts)
+                for part, facts in zip(context.parts, json.loads(reply[3:]), strict=True)
+            ]
             ours.setblocking(False)
-            home = self._homes[context] = Home(self, ours, int(chars), int(lines))
+            home = self._homes[context] = Home(self, ours, Metadata.joined(tuple(told)))
             weakref.finalize(context, home.close)
             return home
 
@@ -226,7 +240,9 @@ class Pool:
             try:
                 with theirs:
                     base = self._control or self._start()
-                    socket.send_fds(base, [b"C"], [theirs.fileno(), context.fileno()])
+                    values = json.dumps([(part.name, part.kind) for part in context.parts])
+                    descriptors = [part.descriptor for part in context.parts]
+                    socket.send_fds(base, [values.encode()], [theirs.fileno(), *descriptors])
                 reply = ours.recv(zygote.MAX_PACKET).decode("utf-8", "replace")
                 if reply:
                     return ours, reply

@@ -7,8 +7,9 @@ import contextlib
 import secrets
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from rlm_executor.sandbox import frames
 from rlm_executor.sandbox.link import Gone, Link, Violation
@@ -44,6 +45,8 @@ class Cell:
     moved: bool  # `answer` was no dict any more and has been put into one
     seconds: float
     restored: bool = False
+    raised: str = ""  # what it raised, as "Type: message"
+    names: tuple[str, ...] = ()  # its variables of the plainest types
 
     @property
     def final(self) -> bool:
@@ -51,7 +54,25 @@ class Cell:
         return self.status == "ok" and self.ready and bool(self.answer.strip())
 
 
-AnswerCall = Callable[[list[str]], Awaitable[list[CallReply]]]
+@dataclass(frozen=True)
+class Call:
+    """What the code asks for: replies to some prompts."""
+
+    prompts: tuple[str, ...]
+    recursive: bool = False  # rlm_query
+    model: str = ""  # its name, "" for the usual one
+    context: str | None = None  # of rlm_query, where it is not the prompt itself
+
+    @classmethod
+    def of(cls, fields: list[str]) -> Call | None:
+        """From a CALL's fields; None if they are none."""
+        kind, model, *texts = fields if len(fields) > 2 else ("", "")
+        if kind == "c" and len(texts) == 2:
+            return cls((texts[0],), True, model, texts[1])
+        return cls((*texts,), kind == "r", model) if kind in ("l", "r") else None
+
+
+AnswerCall = Callable[[Call], Awaitable[list[CallReply]]]
 
 
 class Running:
@@ -61,9 +82,9 @@ class Running:
     """
 
     def __init__(
-        self, link: Link, place: Place, answer: AnswerCall, is_file: Callable[[str], bool]
+        self, link: Link, place: Place, answer: AnswerCall, file: Callable[[str], str | None]
     ) -> None:
-        self._link, self._place, self._answer, self._is_file = link, place, answer, is_file
+        self._link, self._place, self._answer, self._file = link, place, answer, file
         self._calls: set[asyncio.Task[None]] = set()
         self._interrupted: float | None = None
         self._own_seconds = 0.0  # running time of the cell itself
@@ -104,17 +125,15 @@ class Running:
     def frame(self, kind: bytes, number: int, fields: list[str]) -> None:
         """Something that the session sent."""
         self._pass(waited=False)
-        if kind == frames.CALL and fields:
-            call = asyncio.create_task(self._call(number, fields))
-            self._calls.add(call)
-            call.add_done_callback(self._called)
+        asked = Call.of(fields) if kind == frames.CALL else None
+        if asked is not None:
+            self._start(self._call(number, asked))
         elif (kind, number) == (frames.DONE, self._nonce):
             self._link.listen(None)
             if not self._done.done():
                 self._done.set_result(fields)
         elif kind == frames.OPEN and len(fields) == 1:
-            with contextlib.suppress(Gone):
-                self._link.send(frames.REPLY, number, "1" if self._is_file(fields[0]) else "")
+            self._start(self._open(number, fields[0]))
         else:
             self.lost(Violation("it sent what it may not send now"))
 
@@ -123,12 +142,22 @@ class Running:
         if not self._done.done():
             self._done.set_exception(why)
 
-    async def _call(self, number: int, prompts: list[str]) -> None:
+    def _start(self, step: Coroutine[Any, Any, None]) -> None:
+        call = asyncio.create_task(step)
+        self._calls.add(call)
+        call.add_done_callback(self._called)
+
+    async def _open(self, number: int, name: str) -> None:
+        text = await asyncio.to_thread(self._file, name)
+        with contextlib.suppress(Gone):
+            self._link.send(frames.REPLY, number, text or "")
+
+    async def _call(self, number: int, call: Call) -> None:
         # When the cell's time is up or it has ended, its threads must not wait for ever.
-        replies = late(prompts)
+        replies = late(call)
         with contextlib.suppress(asyncio.CancelledError):
             if self._interrupted is None:
-                replies = await self._answer(prompts)
+                replies = await self._answer(call)
         with contextlib.suppress(Gone):  # whoever reads the channel will notice
             self._link.send(frames.REPLY, number, *flat(replies))
 
@@ -183,9 +212,9 @@ class Running:
         self._watch()
 
 
-def late(prompts: list[str]) -> list[CallReply]:
+def late(call: Call) -> list[CallReply]:
     """What calls get whose cell is over."""
-    return [CallReply(LATE, "CallCancelled")] * len(prompts)
+    return [CallReply(LATE, "CallCancelled")] * len(call.prompts)
 
 
 def flat(replies: list[CallReply]) -> list[str]:
@@ -199,9 +228,9 @@ def cell_of(fields: list[str], keep_chars: int, seconds: float) -> Cell:
     Raises:
         Violation: it is no such thing.
     """
-    if len(fields) != 6 or not fields[2].isdecimal() or len(fields[2]) > 18:
+    if len(fields) != 8 or not fields[2].isdecimal() or len(fields[2]) > 18:
         raise Violation("it sent a result that is none")
-    status, output, total, error, answer, flags = fields
+    status, output, total, error, answer, flags, raised, names = fields
     return Cell(
         status=status if status in ("ok", "timeout") else "error",
         output=output[:keep_chars],
@@ -211,4 +240,6 @@ def cell_of(fields: list[str], keep_chars: int, seconds: float) -> Cell:
         ready="r" in flags,
         moved="m" in flags,
         seconds=seconds,
+        raised=raised[:MOST_ERROR_CHARS],
+        names=(*names.split("\n"),) if names else (),
     )

@@ -6,6 +6,7 @@ SIGINT stops a cell and keeps what it had assigned; the end of the channel ends 
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import os
@@ -26,15 +27,18 @@ from rlm_executor.sandbox.describe import (
     format_error,
     format_frames,
     glance,
+    last_line,
     remember_source,
 )
 from rlm_executor.sandbox.memory_files import MemoryFiles
+from rlm_executor.sandbox.values import Files
 
 _MAX_ANSWER_CHARS = 8_000_000  # a result holds 48 MiB, a character up to 4 bytes
 _MAX_ERROR_CHARS = 100_000
 _MAX_CALL_BYTES = frames.LIMITS[frames.CALL] - (1 << 20)
 _MAX_NAME_CHARS = 4096
 _NAMES_SHOWN = 40
+_NAMES_TOLD = 500
 
 
 class LMError(RuntimeError):
@@ -91,20 +95,44 @@ class Output(io.TextIOBase):
 class Session:
     """One namespace and the cells run in it."""
 
-    def __init__(self, channel: Channel, stopper: Stopper, context: str, keep_chars: int) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        stopper: Stopper,
+        values: dict[str, Any],
+        settings: dict[str, Any],
+    ) -> None:
         self._channel, self._stopper = channel, stopper
         self._pid = os.getpid()
-        self._output = Output(keep_chars)
+        self._output = Output(settings["keep_chars"])
+        self._final: str | None = None  # given to FINAL or FINAL_VAR in this cell
+        self._by_call = settings["finish"] == "final"  # and there is no `answer` then
+        for name, value in values.items():
+            if isinstance(value, Files):
+                value.connect(functools.partial(self.fetch_file, owner=name))
+        if "context" not in values:
+            values = {**values, "context": dict(values)}
         module = types.ModuleType("__main__")
         sys.modules["__main__"] = module  # dataclasses, pickle and typing look names up there
         self._names: dict[str, Any] = module.__dict__
+        self._values = values
         self._reserved: dict[str, Any] = {
-            "context": context,
+            **values,
             "llm_query": self._llm_query,
             "llm_query_batched": self._llm_query_batched,
+            "rlm_query": self._rlm_query,
+            "rlm_query_batched": self._rlm_query_batched,
             "SHOW_VARS": self._show_vars,
         }
-        self._names.update(self._reserved, answer={"content": "", "ready": False})
+        if self._by_call:
+            self._reserved |= {"FINAL": self._set_final, "FINAL_VAR": self._final_var}
+        else:
+            self._names["answer"] = {"content": "", "ready": False}
+        if settings["numbered"]:  # what else a family of models knows the context as
+            self._reserved = {"context_0": values["context"], **self._reserved}
+        extras = {"chunks": chunks, "rlm_query": self._rlm_query_over}
+        self._reserved |= {name: extras[name] for name in settings["extras"]}
+        self._names.update(self._reserved)
         self._hidden = {*self._names}
 
     def serve(self) -> NoReturn:
@@ -124,7 +152,7 @@ class Session:
     def _run(self, number: str, code: str) -> tuple[str, ...]:
         name = f"<cell {number}>"
         remember_source(name, code)
-        status, error = "ok", ""
+        status, error, raised_as, self._final = "ok", "", "", None
         self._stopper.stopped = False
         try:
             program = compile(code, name, "exec", dont_inherit=True)
@@ -139,13 +167,13 @@ class Session:
                 # Frames only: in which words a timeout is told is the dialect's to say.
                 status, error = "timeout", format_frames(raised)
             else:
-                status, error = "error", format_error(raised)
+                status, error, raised_as = "error", format_error(raised), last_line(raised)
         if len(error) > _MAX_ERROR_CHARS:
             half = _MAX_ERROR_CHARS // 2
             error = f"{error[:half]}\n...\n{error[-half:]}"
         answer, flags = self._inspect_answer()
         output, total = self._output.take()
-        return status, output, str(total), error, answer, flags
+        return status, output, str(total), error, answer, flags, raised_as, self._simple()
 
     def _inspect_answer(self) -> tuple[str, str]:
         """The answer's text and its flags: "r" ready, "m" moved into a dict, "!" unreadable.
@@ -154,6 +182,8 @@ class Session:
         a new dict, in any order. Other reserved names that a cell has overwritten are put back.
         """
         self._names.update(self._reserved)
+        if self._by_call:
+            return self._final or "", "" if self._final is None else "r"
         moved = ""
         answer = self._names.get("answer")
         if not isinstance(answer, dict):
@@ -168,7 +198,21 @@ class Session:
             return "", moved + "!"
         return text, ready + moved
 
+    def _simple(self) -> str:
+        """Names of variables of the plainest types, in the order in which they were made."""
+        return "\n".join(
+            [
+                name
+                for name, value in list(self._names.items())
+                if isinstance(value, (str, int, float, bool, list, dict, tuple))
+                and not name.startswith("_")
+                and len(name) <= _MAX_NAME_CHARS
+            ][:_NAMES_TOLD]
+        )
+
     def _state(self) -> str:
+        if self._by_call:
+            return self._show_vars()
         try:
             text, _ = self._inspect_answer()
             shown = f'answer["content"] is {glance(text)}' if text else 'answer["content"] is empty'
@@ -178,26 +222,50 @@ class Session:
 
     # What the model may call. `answer` and `context` are plain values.
 
-    def _llm_query(self, prompt: str) -> str:
+    def _llm_query(self, prompt: str, model: str | None = None) -> str:
         """Ask a language model; returns its reply."""
+        return self._one("l", "llm_query", prompt, model)
+
+    def _llm_query_batched(self, prompts: list[str], model: str | None = None) -> list[str]:
+        """Ask for many prompts at once; returns the replies in the same order."""
+        return self._many("l", "llm_query", prompts, model)
+
+    def _rlm_query(self, prompt: str, model: str | None = None) -> str:
+        """Ask a recursive language model: the prompt is its context, in a REPL of its own."""
+        return self._one("r", "rlm_query", prompt, model)
+
+    def _rlm_query_batched(self, prompts: list[str], model: str | None = None) -> list[str]:
+        """Ask many of them at once; returns the replies in the same order."""
+        return self._many("r", "rlm_query", prompts, model)
+
+    def _rlm_query_over(
+        self, prompt: str, context: str | None = None, model: str | None = None
+    ) -> str:
+        """Ask a recursive language model a question about a text of its own."""
+        if context is None:
+            return self._rlm_query(prompt, model)
+        if not isinstance(context, str):
+            raise TypeError(f"context must be a str, not {type(context).__name__}")
+        return self._one("c", "rlm_query", prompt, model, context)
+
+    def _one(self, kind: str, name: str, prompt: str, model: str | None, *more: str) -> str:
         if not isinstance(prompt, str):
-            raise TypeError(f"llm_query takes one str, not {type(prompt).__name__}")
-        kind, text = self._ask([prompt])
-        if kind:
-            raise _error_type(kind)(text)
+            raise TypeError(f"{name} takes one str, not {type(prompt).__name__}")
+        failed, text = self._ask(kind, model, [prompt, *more])
+        if failed:
+            raise _error_type(failed)(text)
         return text
 
-    def _llm_query_batched(self, prompts: list[str]) -> list[str]:
-        """Ask for many prompts at once; returns the replies in the same order."""
+    def _many(self, kind: str, name: str, prompts: list[str], model: str | None) -> list[str]:
         if isinstance(prompts, str):
-            raise TypeError("llm_query_batched takes a list of str; for one prompt use llm_query")
+            raise TypeError(f"{name}_batched takes a list of str; for one prompt use {name}")
         prompts = list(prompts)
         for prompt in prompts:
             if not isinstance(prompt, str):
                 raise TypeError(f"prompts must be str, one is {type(prompt).__name__}")
         if not prompts:
             return []
-        fields = self._ask(prompts)
+        fields = self._ask_all(kind, model, prompts)
         kinds, texts = fields[::2], fields[1::2]
         failed = [index for index, kind in enumerate(kinds) if kind]
         if not failed:
@@ -211,6 +279,20 @@ class Session:
         )
         error.results = [None if bad else text for bad, text in zip(kinds, texts, strict=True)]
         raise error
+
+    def _set_final(self, answer: Any) -> str:
+        """Give the final answer."""
+        self._final = answer_text(answer)[:_MAX_ANSWER_CHARS]
+        return self._final
+
+    def _final_var(self, name: Any) -> str:
+        """Give a variable's value as the final answer; its name or the value itself will do."""
+        if not isinstance(name, str):
+            return self._set_final(name)
+        name = name.strip().strip("\"'")
+        if name in self._names and name not in self._reserved:
+            return self._set_final(self._names[name])
+        return f"Error: there is no variable {name!r}. {self._show_vars()}"
 
     def _show_vars(self) -> str:
         """The variables made so far, with type and size."""
@@ -226,55 +308,76 @@ class Session:
         more = [f"- ... and {len(lines) - _NAMES_SHOWN} more"] if len(lines) > _NAMES_SHOWN else []
         return "\n".join(["Variables:", *lines[:_NAMES_SHOWN], *more])
 
-    def _ask(self, prompts: list[str]) -> list[str]:
-        if os.getpid() != self._pid:
-            raise RuntimeError("sub-calls can only be made from the REPL's own process")
+    def _ask_all(self, kind: str, model: str | None, prompts: list[str]) -> list[str]:
+        """Distinct prompts once, in as many frames as they need."""
         replies: dict[str, tuple[str, str]] = {}
         distinct = list(dict.fromkeys(prompts))
-        while distinct:  # what is too much for one frame goes in several
+        while distinct:
             size = many = 0
-            for prompt in distinct[: frames.MAX_FIELDS]:
+            for prompt in distinct[: frames.MAX_FIELDS - 2]:
                 size += 4 * len(prompt) + 8  # at most
                 if size > _MAX_CALL_BYTES and many:
                     break
                 many += 1
-            if size > _MAX_CALL_BYTES and many == 1:
-                raise ValueError(f"a prompt of {len(distinct[0])} characters is too long to send")
-            told = self._channel.call(frames.CALL, distinct[:many])
+            told = self._ask(kind, model, distinct[:many])
             replies |= zip(distinct[:many], zip(told[::2], told[1::2], strict=True), strict=True)
             distinct = distinct[many:]
         return [field for prompt in prompts for field in replies[prompt]]
 
-    def fetch_file(self, name: str) -> str | None:
-        """The content of a file of the context, None if there is none of that name."""
+    def _ask(self, kind: str, model: str | None, texts: list[str]) -> list[str]:
+        if os.getpid() != self._pid:
+            raise RuntimeError("sub-calls can only be made from the REPL's own process")
+        if model is not None and not isinstance(model, str):
+            raise TypeError(f"model must be a str, not {type(model).__name__}")
+        if sum(4 * len(text) + 8 for text in texts) > _MAX_CALL_BYTES and len(texts) == 1:
+            raise ValueError(f"a prompt of {len(texts[0])} characters is too long to send")
+        return self._channel.call(frames.CALL, [kind, model or "", *texts])
+
+    def fetch_file(self, name: str, owner: str = "") -> str | None:
+        """The content of a file of the context, None if there is none of that name.
+
+        Args:
+            name: the file's.
+            owner: the variable whose file it must be.
+        """
+        name = f"{owner}\0{name}" if owner else name
         if len(name) > _MAX_NAME_CHARS:
             return None
         (found,) = self._channel.call(frames.OPEN, [name])
-        return self._reserved["context"] if found else None
+        if found.startswith("="):  # it is there already
+            return str(self._values[found[1:]])
+        return found[1:] if found else None
+
+
+def chunks(text: str, size: int, overlap: int = 0) -> list[str]:
+    """Windows of ``size`` characters, each beginning ``overlap`` before the end of the last."""
+    if not 0 <= overlap < size:
+        raise ValueError("overlap must be at least 0 and smaller than size")
+    return [text[at : at + size] for at in range(0, max(1, len(text) - overlap), size - overlap)]
 
 
 def main(
     sock: socket.socket,
-    context: str,
+    values: dict[str, Any],
+    settings: dict[str, Any],
     *,
-    keep_chars: int,
-    seed: int,
     enter: Callable[[], str] | None,
-    scratch: str,
 ) -> None:
     """Become a session: called once in a freshly forked process; leaves only with an error.
 
     Args:
         sock: the channel.
-        context: the text, shared with the zygote and its other sessions.
-        keep_chars: characters of output kept.
-        seed: of ``random``.
+        values: the context by name, shared with the zygote and its other sessions.
+        settings: ``keep_chars`` of output; ``seed`` of ``random``; ``scratch``, a folder that
+            cells may write files in, "": their files are in memory; ``finish``, "answer" (the
+            dict) or "final" (functions); ``numbered``, whether the context is ``context_0`` too;
+            ``extras``, more names that a family of models knows.
         enter: locks this process in and gives the posture; None: nothing confines it.
-        scratch: a folder that cells may write files in; "": their files are in memory.
     """
     sock = leave_everything_but(sock)
+    scratch = settings["scratch"]
     os.chdir(scratch or "/")
-    random.seed(seed)
+    random.seed(settings["seed"])
     stopper = Stopper()
     channel = Channel(sock, stopper)
     handle = os.pidfd_open(os.getpid())
@@ -287,7 +390,7 @@ def main(
         except Exception as error:
             channel.send(frames.REFUSED, 0, str(error))
             return
-    session = Session(channel, stopper, context, keep_chars)
+    session = Session(channel, stopper, values, settings)
     if enter is not None and not scratch:
         MemoryFiles(session.fetch_file).install()
         sys.meta_path[:] = [*sys.meta_path[:2], _NoPackages]  # built-in and frozen ones stay

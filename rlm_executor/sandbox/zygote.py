@@ -7,9 +7,10 @@ one ``str`` of the text; for each session that forks a child, which shares the t
 itself in (``confine``) and runs cells (``worker``). All of them end with the sockets that the host
 holds, or with their parent. Started and spoken to by ``pool``.
 
-    base:     one packet a context, with two descriptors: its control socket, the text
-    context:  answers "ok CHARACTERS LINES" or "no REASON"; then one packet a session, SETTINGS
-              and the folder for its files if it gets one, with the descriptor of its channel
+    base:     one packet a context, the JSON list of [name, kind] of its values, with their
+              descriptors behind that of its control socket
+    context:  answers "ok" and the JSON list of what the values are, or "no REASON"; then one packet
+              a session, its settings as JSON, with the descriptor of its channel
 """
 
 from __future__ import annotations
@@ -17,21 +18,20 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import mmap
+import json
 import os
 import platform
 import signal
 import socket
-import struct
 import sys
 import types
 from pathlib import Path
 from typing import Any
 
-SETTINGS = struct.Struct("!QQQ?")  # a session's slot, characters of output kept, seed, confined
 MEMORY_FLOOR = 1 << 30  # bytes of address space a session may take for itself ...
 MEMORY_PER_CONTEXT_BYTE = 8  # ... and for each byte of its context: wide text, splits, copies
-MAX_PACKET = 8192
+MAX_PACKET = 65536
+MAX_VALUES = 100  # of a context: the kernel passes 253 descriptors at once
 # What cells may import: a session cannot load files.
 PRELOADED = (
     "abc argparse array ast asyncio atexit base64 binascii bisect builtins bz2 calendar cmath cmd "
@@ -54,7 +54,7 @@ PRELOADED = (
 def main() -> None:
     """Be the base zygote until the host closes its end."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    confine, worker, seccomp = import_ours()
+    confine, worker, seccomp, values = import_ours()
     preload(sys.argv[2:])
     programs = {
         (files, threads): seccomp.program(files=files, threads=threads)
@@ -65,34 +65,38 @@ def main() -> None:
     settle()
     parent = os.getpid()
     while True:
-        packet, descriptors, _, _ = socket.recv_fds(control, MAX_PACKET, 2)
+        packet, descriptors, _, _ = socket.recv_fds(control, MAX_PACKET, MAX_VALUES + 1)
         if not packet:
             return
-        theirs, text = descriptors
+        theirs, *texts = descriptors
         if fork() == 0:
             try:
                 confine.die_with(parent)
                 control.close()
-                ours = confine, worker, programs
-                serve_context(socket.socket(fileno=theirs), text, ours)
+                ours = confine, worker, programs, values
+                serve_context(socket.socket(fileno=theirs), packet, texts, ours)
             finally:
                 os._exit(0)
-        os.close(theirs)
-        os.close(text)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
-def serve_context(control: socket.socket, text: int, ours: tuple[Any, Any, Any]) -> None:
+def serve_context(control: socket.socket, packet: bytes, texts: list[int], ours: Any) -> None:
     """Be the zygote of one context until the host closes its end."""
+    values = ours[3]
+    context: dict[str, Any] = {}
     try:
-        context = read_context(text)
-    except UnicodeDecodeError as error:
-        control.send(f"no is not UTF-8 text (byte {error.start})".encode())
+        for (name, kind), text in zip(json.loads(packet), texts, strict=True):
+            context[name] = values.read(kind, text)
+        told = json.dumps([values.describe(value) for value in context.values()])
+        weight = sum(map(values.weight, context.values()))
+    except values.BadContext as error:
+        control.send(f"no {error}".encode()[:MAX_PACKET])
         return
     except (MemoryError, OSError):
         control.send(b"no does not fit into this machine's memory")
         return
-    lines = context.count("\n") + (not context.endswith("\n") if context else 0)
-    control.send(f"ok {len(context)} {lines}".encode())
+    control.send(f"ok {told}".encode()[:MAX_PACKET])
     settle()
     parent = os.getpid()
     while True:
@@ -103,7 +107,7 @@ def serve_context(control: socket.socket, text: int, ours: tuple[Any, Any, Any])
         if fork() == 0:
             try:
                 control.close()
-                begin_session(socket.socket(fileno=channel), packet, context, parent, ours)
+                begin_session(socket.socket(fileno=channel), packet, context, weight, parent, ours)
             finally:
                 os._exit(1)
         os.close(channel)
@@ -118,40 +122,31 @@ def fork() -> int:
 
 
 def begin_session(
-    channel: socket.socket, packet: bytes, context: str, parent: int, ours: tuple[Any, Any, Any]
+    channel: socket.socket,
+    packet: bytes,
+    context: dict[str, Any],
+    weight: int,
+    parent: int,
+    ours: Any,
 ) -> None:
     """In the fork: be a session; leaves only with an error."""
-    confine, worker, programs = ours
-    slot, keep, seed, confined = SETTINGS.unpack_from(packet)
-    scratch, *readable = packet[SETTINGS.size :].decode().split("\0")
+    confine, worker, programs, _ = ours
+    settings = json.loads(packet)
+    scratch = settings["scratch"]
     confinement = confine.Confinement(
-        slot=slot,
-        memory=MEMORY_FLOOR + MEMORY_PER_CONTEXT_BYTE * sys.getsizeof(context),
+        slot=settings["slot"],
+        memory=MEMORY_FLOOR + MEMORY_PER_CONTEXT_BYTE * weight,
         program=lambda threads: programs[bool(scratch), threads],
         scratch=scratch,
-        readable=tuple(readable),
+        readable=tuple(settings["readable"]),
     )
     confine.die_with(parent)
     worker.main(
         channel,
         context,
-        keep_chars=keep,
-        seed=seed,
-        enter=(lambda: confinement.enter(parent)) if confined else None,
-        scratch=scratch,
+        settings,
+        enter=(lambda: confinement.enter(parent)) if settings["confined"] else None,
     )
-
-
-def read_context(descriptor: int) -> str:
-    """The text, decoded straight from the mapped file: no second copy in between."""
-    size = os.fstat(descriptor).st_size
-    try:
-        if not size:
-            return ""
-        with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as mapped:
-            return str(mapped, "utf-8")
-    finally:
-        os.close(descriptor)
 
 
 def settle() -> None:
@@ -163,19 +158,18 @@ def settle() -> None:
     gc.disable()
 
 
-def import_ours() -> tuple[Any, Any, Any]:
+def import_ours() -> tuple[Any, ...]:
     """The modules of a session, without the packages around them: those want pydantic."""
     here = Path(__file__).resolve().parent
     for name, folder in (("rlm_executor", here.parent), ("rlm_executor.sandbox", here)):
         package = types.ModuleType(name)
         package.__path__ = [str(folder)]
         sys.modules[name] = package
-    confine = importlib.import_module("rlm_executor.sandbox.confine")
-    worker = importlib.import_module("rlm_executor.sandbox.worker")
-    seccomp = importlib.import_module("rlm_executor.sandbox.seccomp")
+    names = ("confine", "worker", "seccomp", "values")
+    ours = tuple(importlib.import_module(f"rlm_executor.sandbox.{name}") for name in names)
     for name in [name for name in sys.modules if name.split(".")[0] == "rlm_executor"]:
         del sys.modules[name]  # model code has no business with them
-    return confine, worker, seccomp
+    return ours
 
 
 def preload(more: list[str]) -> None:

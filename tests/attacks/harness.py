@@ -31,7 +31,7 @@ from typing import Any
 
 from rlm_executor.context import Context
 from rlm_executor.sandbox import confine, pool, seccomp, syscalls
-from rlm_executor.sandbox.host import CallReply, Cell, Repl
+from rlm_executor.sandbox.host import Call, CallReply, Cell, Repl
 from rlm_executor.sandbox.memory import pid_of
 from tests.attacks.kernel_view import CHECKS
 from tests.attacks.programs import ATTACKS, PRELUDE, Attack
@@ -208,9 +208,9 @@ async def once() -> None:
         await repl.execute("import ctypes", deadline=soon())
 
 
-async def nothing(prompts: list[str]) -> list[CallReply]:
+async def nothing(call: Call) -> list[CallReply]:
     """For who does not call."""
-    return [CallReply("")] * len(prompts)
+    return [CallReply("")] * len(call.prompts)
 
 
 async def attack_all(scene: Scene, only: str) -> None:
@@ -257,12 +257,12 @@ async def run(attack: Attack, values: str, context: Context) -> tuple[str, str]:
     """One attack: how its cell ended, and what it got, "" if nothing."""
     answered = 0
 
-    async def answer(prompts: list[str]) -> list[CallReply]:
+    async def answer(call: Call) -> list[CallReply]:
         nonlocal answered
-        if answered + len(prompts) > CALLS_ALLOWED:
-            return [CallReply("none are left", "BudgetExhausted")] * len(prompts)
-        answered += len(prompts)
-        return [CallReply("reply" * 1000) for _ in prompts]
+        if answered + len(call.prompts) > CALLS_ALLOWED:
+            return [CallReply("none are left", "BudgetExhausted")] * len(call.prompts)
+        answered += len(call.prompts)
+        return [CallReply("reply" * 1000) for _ in call.prompts]
 
     repl = Repl(
         context, answer, cell_timeout_s=CELL_SECONDS, keep_chars=100_000, grace_s=GRACE_SECONDS

@@ -378,7 +378,7 @@ CHANNEL = [
     _attack("c01 close it", "os.closerange(0, 64)", *STOPPED),
     _attack(
         "c02 more calls than there are",
-        "for number in range(40): raw(frame(b'C', 1000 + number, b'forged'))\n"
+        "for number in range(40): raw(frame(b'C', 1000 + number, b'l', b'', b'forged'))\n"
         "for number in range(40):\n"
         "    try: llm_query(f'real {number}')\n"
         "    except Exception: pass",
@@ -387,7 +387,7 @@ CHANNEL = [
     ),
     _attack(
         "c03 a result with a guessed nonce",
-        "raw(frame(b'D', 1, b'ok', b'', b'0', b'', b'hi', b'r'))",
+        "raw(frame(b'D', 1, b'ok', b'', b'0', b'', b'hi', b'r', b'', b''))",
         "died",
     ),
     _attack(
@@ -398,13 +398,13 @@ CHANNEL = [
     ),
     _attack(
         "c05 nested data and pickles",
-        "raw(frame(b'C', 1, b'[' * 3000000)); raw(frame(b'C', 2, b'\\x80\\x04cos\\nsystem\\n.'))",
+        "raw(frame(b'C', 1, b'l', b'', b'[' * 3000000)); raw(frame(b'C', 2, b'l', b'', b'\\x80\\x04cos\\nsystem\\n.'))",
         *ANY,
     ),
     _attack("c06 an unknown kind", "raw(frame(b'?', 1, b'x'))", "died"),
     _attack(
         "c07 calls without reading replies",
-        "while True: raw(frame(b'C', 5, b'x' * 1000))",
+        "while True: raw(frame(b'C', 5, b'l', b'', b'x' * 1000))",
         *STOPPED,
         calls=10,
     ),
@@ -431,12 +431,12 @@ CHANNEL = [
     _attack(
         "c11 a result between cells",
         "def later():\n"
-        "    time.sleep(0.05); raw(frame(b'D', 1, b'ok', b'', b'0', b'', b'hi', b'r'))\n"
+        "    time.sleep(0.05); raw(frame(b'D', 1, b'ok', b'', b'0', b'', b'hi', b'r', b'', b''))\n"
         "threading.Thread(target=later).start()",
     ),
     _attack(
         "c12 text that is none",
-        "print(llm_query('\\ud800')); raw(frame(b'C', 1, b'\\xff\\xfe')); print('\\ud800\\0')\n"
+        "print(llm_query('\\ud800')); raw(frame(b'C', 1, b'l', b'', b'\\xff\\xfe')); print('\\ud800\\0')\n"
         "answer['content'] = '\\udfff'",
         *ANY,
     ),
@@ -445,7 +445,7 @@ CHANNEL = [
         "c14 the nonce of this cell",
         "nonce = [v for f in (sys._getframe(i) for i in range(9) if i < 5) for v in f.f_locals.values()"
         " if type(v) is int and v > 1 << 40]\n"
-        "for n in nonce: raw(frame(b'D', n, b'ok', b'', b'0', b'', b'mine', b'r'))",
+        "for n in nonce: raw(frame(b'D', n, b'ok', b'', b'0', b'', b'mine', b'r', b'', b''))",
         *ANY,
     ),
     _attack(
@@ -470,7 +470,7 @@ CHANNEL = [
         "while f.f_back: f = f.f_back\n"
         "nonces = [v for g in [sys._getframe(i) for i in range(4)] for v in g.f_locals.values()"
         " if type(v) is int and v > 1 << 40]\n"
-        "for n in nonces: raw(frame(b'D', n, b'ok', b'', b'9' * 9000, b'', b'', b''))",
+        "for n in nonces: raw(frame(b'D', n, b'ok', b'', b'9' * 9000, b'', b'', b'', b'', b''))",
         *ANY,
     ),
     _attack(
@@ -505,7 +505,7 @@ CHANNEL = [
         "c27 rewrite the worker",
         "for o in gc.get_objects():\n"
         "    if type(o).__name__ == 'Session':\n"
-        "        type(o)._run = lambda *_: ('ok', 'x' * 9, '9', '', 'forged', 'r')\n"
+        "        type(o)._run = lambda *_: ('ok', 'x' * 9, '9', '', 'forged', 'r', '', '')\n"
         "        type(o)._inspect_answer = lambda *_: ('forged', 'r')",
         *ANY,
     ),
@@ -519,11 +519,20 @@ CHANNEL = [
     ),
     _attack(
         "c31 one reply many times",
-        "raw(frame(b'C', 1, *[b'same'] * 9999)); time.sleep(0.1)\n"
+        "raw(frame(b'C', 1, b'l', b'', *[b'same'] * 9990)); time.sleep(0.1)\n"
         "print(len(llm_query_batched(['same'] * 1_000_000)))",
         *ANY,
     ),
     _attack("c29 empty frames", "raw(frame(b'C', 1))", "died"),
+    _attack("c32 a call of no kind", "raw(frame(b'C', 1, b'x', b'', b'forged'))", "died"),
+    _attack("c33 a call without a prompt", "raw(frame(b'C', 1, b'l', b''))", "died"),
+    _attack(
+        "c34 files of the host by another's name",
+        "raw(frame(b'O', 9, b'context\\0../../etc/passwd')); raw(frame(b'O', 10, b'\\0/etc/passwd'))\n"
+        "reply = os.read(3, 1 << 16)\n"
+        "'root:' in reply.decode('utf8', 'replace') and got(reply)",
+        *ANY,
+    ),
 ]
 
 ATTACKS: list[Attack] = [*FILES, *NETWORK, *PROCESSES, *RESOURCES, *CHANNEL]

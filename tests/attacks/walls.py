@@ -67,12 +67,12 @@ WALLS = [
     Wall("the environment", "pool.py", "env=environment,", "env={**os.environ, **environment},", "f03"),
     Wall("a process a context", "zygote.py", "if fork() == 0:\n            try:\n                confine.die_with(parent)", "if not fork():\n            try:\n                pass", "k02"),
     # what the host believes
-    Wall("the nonce", "running.py", "if frame[:2] == (frames.DONE, nonce):", "if frame[0] == frames.DONE:", "c03"),
-    Wall("the size of a frame", "link.py", "frames.unpack(header, frames.LIMITS)", "frames.HEADER.unpack(header)", "c04"),
-    Wall("the number of fields", "link.py", "frames.fields_of(body, frames.MAX_FIELDS)", "frames.fields_of(body)", "c15"),
-    Wall("kinds of frames", "running.py", 'raise Violation("it sent what it may not send now")', "pass", "c18"),
+    Wall("the nonce", "running.py", "elif (kind, number) == (frames.DONE, self._nonce):", "elif kind == frames.DONE:", "c03"),
+    Wall("the size of a frame", "link.py", "frames.unpack(bytes(self._buffer[:at]), frames.LIMITS)", "frames.HEADER.unpack(self._buffer[:at])", "c04"),
+    Wall("the number of fields", "link.py", "[at : at + size], frames.MAX_FIELDS)", "[at : at + size])", "c15"),
+    Wall("kinds of frames", "running.py", 'self.lost(Violation("it sent what it may not send now"))', "pass", "c18"),
     Wall("still between cells", "host.py", "self._place.signal(signal.SIGSTOP)", "pass", "r15"),
-    Wall("the last resort", "running.py", 'raise Gone("it did not stop when its time was up")', "await asyncio.sleep(1)", "r06"),
+    Wall("the last resort", "running.py", 'self.lost(Gone("it did not stop when its time was up"))', "pass", "r06"),
 ]  # fmt: skip
 
 

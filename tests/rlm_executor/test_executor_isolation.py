@@ -13,7 +13,7 @@ import pytest
 from rlm_executor import RLM, Context
 from rlm_executor.errors import SandboxError
 from rlm_executor.sandbox import host, pool, tiers
-from rlm_executor.sandbox.host import CallReply, Repl
+from rlm_executor.sandbox.host import Call, CallReply, Repl
 from tests.rlm_executor.scripted import block, card, echoes, finish, says
 
 pytestmark = pytest.mark.real_sandbox
@@ -29,9 +29,9 @@ class Leaf:
     def __init__(self) -> None:
         self.asked = 0
 
-    async def __call__(self, prompts: list[str]) -> list[CallReply]:
-        self.asked += len(prompts)
-        return [CallReply(f"{prompt} {self.asked}") for prompt in prompts]
+    async def __call__(self, call: Call) -> list[CallReply]:
+        self.asked += len(call.prompts)
+        return [CallReply(f"{prompt} {self.asked}") for prompt in call.prompts]
 
 
 def session(leaf: Leaf | None = None, context: str = "some text", **options) -> Repl:

@@ -15,17 +15,17 @@ import pytest
 
 from rlm_executor import Context
 from rlm_executor.errors import InputError
-from rlm_executor.sandbox.host import CallReply, Cell, Repl
+from rlm_executor.sandbox.host import Call, CallReply, Cell, Repl
 from rlm_executor.sandbox.pool import Pool
 from tests.attacks.kernel_view import gone, parent, pid
 
 pytestmark = pytest.mark.real_sandbox
 
-Answer = Callable[[list[str]], Awaitable[list[CallReply]]]
+Answer = Callable[[Call], Awaitable[list[CallReply]]]
 
 
-async def upper(prompts: list[str]) -> list[CallReply]:
-    return [CallReply(prompt.upper()) for prompt in prompts]
+async def upper(call: Call) -> list[CallReply]:
+    return [CallReply(prompt.upper()) for prompt in call.prompts]
 
 
 async def run(
@@ -182,8 +182,8 @@ async def test_replies_come_back_in_order() -> None:
 
 
 async def test_a_failed_call_raises_its_type() -> None:
-    async def fails(prompts: list[str]) -> list[CallReply]:
-        return [CallReply("the server is away", "ServerUnavailable")] * len(prompts)
+    async def fails(call: Call) -> list[CallReply]:
+        return [CallReply("the server is away", "ServerUnavailable")] * len(call.prompts)
 
     cells = await run(
         "llm_query('a')",
@@ -195,8 +195,8 @@ async def test_a_failed_call_raises_its_type() -> None:
 
 
 async def test_a_batch_that_fails_in_part_keeps_the_other_replies() -> None:
-    async def partly(prompts: list[str]) -> list[CallReply]:
-        return [CallReply("no", "ReplyEmpty") if p == "b" else CallReply(p) for p in prompts]
+    async def partly(call: Call) -> list[CallReply]:
+        return [CallReply("no", "ReplyEmpty") if p == "b" else CallReply(p) for p in call.prompts]
 
     cells = await run(
         "try:\n    llm_query_batched(['a', 'b', 'c'])\n"
@@ -218,9 +218,9 @@ async def test_a_wrong_argument_is_a_type_error(code: str) -> None:
 
 
 async def test_threads_of_the_code_may_call() -> None:
-    async def slow(prompts: list[str]) -> list[CallReply]:
-        await asyncio.sleep(0.01 * (int(prompts[0]) % 3))
-        return await upper(prompts)
+    async def slow(call: Call) -> list[CallReply]:
+        await asyncio.sleep(0.01 * (int(call.prompts[0]) % 3))
+        return await upper(call)
 
     [cell] = await run(
         "from concurrent.futures import ThreadPoolExecutor as Pool\n"
@@ -272,9 +272,9 @@ async def test_a_cell_that_will_not_stop_is_killed() -> None:
 
 
 async def test_waiting_for_a_sub_call_does_not_count() -> None:
-    async def slow(prompts: list[str]) -> list[CallReply]:
+    async def slow(call: Call) -> list[CallReply]:
         await asyncio.sleep(3)
-        return await upper(prompts)
+        return await upper(call)
 
     [cell] = await run("print(llm_query('x'))", answer=slow, timeout=2)
     assert (cell.status, cell.output) == ("ok", "X\n")
@@ -283,17 +283,17 @@ async def test_waiting_for_a_sub_call_does_not_count() -> None:
 async def test_the_deadline_ends_a_cell_that_waits_for_a_sub_call() -> None:
     cancelled = []
 
-    async def hangs(prompts: list[str]) -> list[CallReply]:
+    async def hangs(call: Call) -> list[CallReply]:
         try:
             await asyncio.sleep(1000)
         except asyncio.CancelledError:
-            cancelled.append(prompts)
+            cancelled.append(call)
             raise
         return []
 
     cells = await run("n = 1\nllm_query('x')", "print(n)", answer=hangs, seconds=1)
     assert cells[0].status == "timeout"
-    assert cancelled == [["x"]]
+    assert [call.prompts for call in cancelled] == [("x",)]
     assert cells[1].output == "1\n"
 
 

@@ -1,0 +1,86 @@
+"""The way without the loop: one plain call, for what fits into a window."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rlm_executor.budget import Tally
+from rlm_executor.context import Context
+from rlm_executor.journal import Journal
+from rlm_executor.lm import Counts
+from rlm_executor.result import RLMResult
+from rlm_executor.sandbox.host import Call
+from rlm_executor.subcalls import Leaves, SubCalls
+
+if TYPE_CHECKING:
+    from rlm_executor.rlm import RLM
+
+_LEAST_BYTES_PER_TOKEN = 2.5  # below it the server is asked, or it is taken not to fit
+_SPARE = 64  # tokens that a chat template puts around a message
+
+
+class Plain:
+    """One question and its whole context in one prompt to the sub-model."""
+
+    def __init__(self, rlm: RLM, question: str, context: Context, journal: Journal) -> None:
+        self._rlm, self._question, self._context = rlm, question, context
+        self._journal = journal
+
+    async def fits(self) -> bool:
+        """Whether prompt and reply fit into its window."""
+        card = self._rlm.card
+        room = card.sub_window - card.limits.sub_max_tokens - _SPARE
+        if self._context.bytes + len(self._question.encode()) <= _LEAST_BYTES_PER_TOKEN * room:
+            return True
+        if self._context.bytes > 8 * room or not isinstance(self._rlm.sub, Counts):
+            return False
+        messages = [{"role": "user", "content": await self._prompt()}]
+        tokens = await self._rlm.sub.count(messages, card.sub_sampling)
+        return tokens is not None and tokens <= room + _SPARE
+
+    async def answer(self) -> RLMResult:
+        """Ask.
+
+        Raises:
+            InputError: the context's files cannot be read.
+        """
+        rlm, started = self._rlm, time.monotonic()
+        prompt, tally, budget = await self._prompt(), Tally(), self._rlm.budget()
+        self._journal.run(
+            route="plain",
+            question=self._question,
+            context={
+                "type": "str",
+                "chars": len(prompt),
+                "sha256": await asyncio.to_thread(self._context.sha256),
+            },
+            task=rlm.task,
+            models=[rlm.root.model, rlm.sub.model],
+            prelude=[],
+            card=rlm.card.model_dump(mode="json"),
+        )
+        calls = SubCalls(Leaves(rlm.sub, rlm.models), rlm.card, budget, tally, self._journal.record)
+        (reply,) = await calls.answer(Call((prompt,)))
+        result = RLMResult(
+            "" if reply.error else reply.text,
+            "root_error" if reply.error else "answered",
+            "none" if reply.error else "plain",
+            turns=0,
+            error_cells=0,
+            root=Tally().usage,
+            sub=tally.usage,
+            unknown_calls=tally.unknown,
+            dollars=round(budget.used_dollars, 6) if budget.prices else None,
+            seconds=round(time.monotonic() - started, 3),
+            posture="",
+            journal=self._journal.path,
+        )
+        self._journal.end(asdict(result))
+        return result
+
+    async def _prompt(self) -> str:
+        text = await asyncio.to_thread(self._context.text)
+        return f"{text}\n\n{self._question}"
