@@ -64,7 +64,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if os.geteuid():
         raise EnvironmentFault("the attacks on others need another user: run this as root")
-    attacks = [one for one in ATTACKS if one not in CHANNEL and arguments.only in one.name]
+    attacks = [
+        one
+        for one in ATTACKS
+        if one not in CHANNEL and "frame(" not in one.code and arguments.only in one.name
+    ]
     figures: dict[str, Any] = {"attacks": len(attacks), "ours_held": ours(attacks)}
     for peer in PEERS:
         through = {}
