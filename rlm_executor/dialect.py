@@ -12,7 +12,7 @@ for tiny ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal
 
@@ -38,6 +38,7 @@ class Dialect(Config):
     metadata_part: str = "- `{name}`: {type}, {chars} characters"
     preview: str = ""  # how its beginning is told, if it is
     no_question: str = "Do what the context says. It begins: {preview}"
+    progress: str = ""  # how the turns and sub-calls that are left are told, if they are
     recursion: str = (
         "\nAlso in the REPL: `rlm_query(prompt)` asks a model that works as you do, with the "
         "prompt as its context in a REPL of its own; `rlm_query_batched(prompts)` asks several. "
@@ -169,22 +170,31 @@ class Dialect(Config):
             {"role": "user", "content": ask},
         ]
 
-    def observe(self, reply: Reply, cells: Sequence[Cell], limits: Limits) -> list[Message]:
+    def observe(
+        self,
+        reply: Reply,
+        cells: Sequence[Cell],
+        limits: Limits,
+        told: Mapping[str, int] | None = None,
+    ) -> list[Message]:
         """What a turn did, as the model sees it: the output, cut, then notes.
+
+        ``told`` is what it may be told of the budget: turn, max_turns, calls_left (no seconds: a
+        replay has to send the same words).
 
         Of the output the head is kept and the true length told. The error comes last and is never
         pushed out by a flood before it: it is what the model has to react to.
         """
         if not cells:
-            told = self.unclosed if reply.unclosed else self.no_code
-            return [{"role": "user", "content": told}]
+            content = self.unclosed if reply.unclosed else self.no_code
+            return [{"role": "user", "content": content + self._progress(told)}]
         last, max_chars = cells[-1], limits.observation_chars
         error = last.error
         if last.status == "timeout":
             error += "\n" + self.timed_out.format(seconds=limits.cell_timeout_s)
         elif last.status == "died":
-            told = self.restored if last.restored else self.died
-            error = told.format(reason=last.error)
+            happened = self.restored if last.restored else self.died
+            error = happened.format(reason=last.error)
         if len(error) > max_chars // 2:
             error = error[: max_chars // 4] + "\n...\n" + error[-(max_chars // 4) :]
         output = "".join(cell.output for cell in cells)
@@ -202,7 +212,10 @@ class Dialect(Config):
         parts = [part for part in (shown, error) if part] or [self.no_output]
         text = self.observation.format(output="\n".join(parts))
         content = "\n".join([text, *(note for holds, note in notes if holds)])
-        return [{"role": "user", "content": content}]
+        return [{"role": "user", "content": content + self._progress(told)}]
+
+    def _progress(self, told: Mapping[str, int] | None) -> str:
+        return self.progress.format(**told) if self.progress and told else ""
 
     def land(self, messages: Sequence[Message], reason: str, state: str) -> list[Message]:
         """``messages`` with the landing text: why it ends, what the REPL holds, how to answer.
@@ -260,6 +273,11 @@ answer["ready"] = True.
 """
 
 DIALECTS: dict[str, Dialect] = {
-    "answer": Dialect(name="answer", system=_ANSWER),
+    "answer": Dialect(
+        name="answer",
+        system=_ANSWER,
+        preview="\nIt begins: {preview!r}",
+        progress="\n\n(Turn {turn} of {max_turns}; sub-calls left: {calls_left}.)",
+    ),
     "answer-compact": Dialect(name="answer-compact", system=_COMPACT),
 }

@@ -17,6 +17,8 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from rlm_executor.errors import CallCancelled
+
 Message = dict[str, str]  # {"role": ..., "content": ...}
 
 
@@ -163,6 +165,13 @@ class CachedLM:
         try:
             # Shielded: one caller that is cancelled must not take the others' reply away.
             completion = await asyncio.shield(flight.task)
+        except asyncio.CancelledError as error:
+            used: Usage | None = Usage()  # the others' to count, if there are others
+            if flight.passengers == 1:
+                flight.task.cancel()
+                ended = await asyncio.gather(_told(flight.task), return_exceptions=True)
+                used = ended[0] if isinstance(ended[0], Usage) else None
+            raise error from CallCancelled(used)
         finally:
             flight.passengers -= 1
             if flight.task.done() or not flight.passengers:
@@ -172,8 +181,22 @@ class CachedLM:
         self._memory[key] = completion
         return completion if first else _as_cached(completion)
 
+    async def count(self, messages: list[Message], sampling: Sampling) -> int | None:
+        if isinstance(self.inner, Counts):
+            return await self.inner.count(messages, sampling)
+        return None
+
     async def aclose(self) -> None:
         await self.inner.aclose()
+
+
+async def _told(call: asyncio.Future[Completion]) -> Usage | None:
+    """What a call had used that is being cancelled."""
+    try:
+        return (await call).usage
+    except asyncio.CancelledError as error:
+        told = CallCancelled.of(error)
+        return told.usage if told is not None else None
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The client for any OpenAI-compatible server: vLLM, our own gateway, a teacher's endpoint.
 
-Retries (429 with Retry-After, 5xx, refused or broken connections) are the ``openai`` client's;
-what is left after them becomes one of the types in ``errors``.
+What is left after the retries (``transport``) becomes one of the types in ``errors``, and says
+whether what it used is known; so does a cancellation.
 """
 
 from __future__ import annotations
@@ -9,13 +9,26 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlm_executor.errors import LMError, PromptTooLong, RequestRefused, ServerUnavailable
+from rlm_executor.errors import (
+    CallCancelled,
+    LMError,
+    PromptTooLong,
+    RequestRefused,
+    ServerUnavailable,
+)
 from rlm_executor.lm import Completion, Message, Sampling, Usage
+from rlm_executor.pacing import Attempts, Pace
+from rlm_executor.streaming import STREAM_OPTIONS, StreamedReply
+from rlm_executor.transport import NoAnswer, Refused, Transport
 
 if TYPE_CHECKING:
-    import openai
+    import aiohttp
+
+_COUNTS_AT_ONCE = 8  # a count is cheap, but brings its prompt twice: as text, and back as ids
+_COUNT_TIMEOUT_S = 60.0
 
 
 class OpenAILM:
@@ -26,9 +39,18 @@ class OpenAILM:
         model: the name it serves.
         timeout_s: for one attempt, from sending to the whole reply.
         retries: attempts after the first one.
-        concurrency: requests in flight at once; the others wait here.
+        concurrency: requests in flight at once; the others wait here. Fewer while the server
+            answers 429 or 503.
         return_token_ids: ask vLLM for the ids it read and wrote (servers without it ignore it
             or refuse).
+        stream: let replies come in pieces, so that a cancelled call knows what it had used and
+            the server stops writing it. vLLM's; a server that does not know
+            ``continuous_usage_stats`` may refuse, or tell the usage at the end only.
+
+    Attributes:
+        unknown_attempts: how many attempts the server may have worked on without our knowing
+            how much: timeouts, broken connections, 5xx, replies without usage, cancelled calls.
+            They are counted also where a later attempt succeeded; its usage is its own.
     """
 
     def __init__(
@@ -41,67 +63,131 @@ class OpenAILM:
         retries: int = 4,
         concurrency: int = 32,
         return_token_ids: bool = False,
+        stream: bool = False,
     ) -> None:
         self.base_url, self.model = base_url.rstrip("/"), model
         self._api_key, self._timeout_s, self._retries = api_key, timeout_s, retries
         self._concurrency, self._return_token_ids = concurrency, return_token_ids
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stream = stream
+        self.unknown_attempts = 0
+        self._counts = True  # until the server says that it cannot
+        self._connection: _Connection | None = None
 
     async def chat(
         self, messages: list[Message], *, max_tokens: int, sampling: Sampling
     ) -> Completion:
-        import openai
+        """One completion, as ``LM.chat`` says.
 
-        client, slots = self._connection()
+        Raises:
+            LMError: any of its kinds; ``usage_unknown`` if any attempt's usage is.
+            CancelledError: ``CallCancelled.of`` it tells what the call had used.
+        """
+        connection = self._connect()
         request: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
             "max_tokens": max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "extra_body": self._extra(sampling),
+            **self._extra(sampling),
         }
         if sampling.seed is not None:
             request["seed"] = sampling.seed
-        async with slots:
-            try:
-                # Raw: building pydantic models of a reply costs more than the rest of the call.
-                raw = await client.chat.completions.with_raw_response.create(**request)
-                body = json.loads(raw.http_response.content)
-            except openai.APIStatusError as error:
-                raise self._typed(error) from error
-            except openai.APIConnectionError as error:  # its subclass is the timeout
-                cause = error.__cause__ or error
-                raise ServerUnavailable(
-                    f"{self.model} at {self.base_url}: no answer after {self._retries + 1} "
-                    f"attempts ({type(cause).__name__}: {cause}); is the server up?"
-                ) from error
-            except (ValueError, openai.OpenAIError) as error:
-                raise ServerUnavailable(
-                    f"{self.model} at {self.base_url}: the reply is not JSON ({error})"
-                ) from error
-        return self._completion(body)
+        if self._stream:
+            request |= {"stream": True, "stream_options": STREAM_OPTIONS}
+        attempts = Attempts()
+
+        async def read(response: aiohttp.ClientResponse) -> Completion:
+            if self._stream:
+                return await self._streamed(response, attempts)
+            return self._completion(await response.read())
+
+        try:
+            async with connection.pace:
+                url = f"{self.base_url}/chat/completions"
+                completion = await connection.transport.post(url, request, read, attempts)
+                attempts.ended(known=completion.usage.prompt_tokens > 0)
+                connection.pace.succeeded()
+                return completion
+        except (Refused, NoAnswer) as fault:
+            error = self._typed(fault)
+            error.usage_unknown = attempts.unknown > 0
+            raise error from fault
+        except LMError as error:  # something came back, but no completion
+            attempts.ended(known=False)
+            error.usage_unknown = True
+            raise
+        except asyncio.CancelledError as error:
+            raise error from CallCancelled(attempts.cancelled())
+        finally:
+            self.unknown_attempts += attempts.unknown
+
+    async def count(self, messages: list[Message], sampling: Sampling) -> int | None:
+        """Tokens of the prompt as the server makes it (vLLM's ``/tokenize``); None if it fails.
+
+        A server without the route is not asked again.
+        """
+        connection = self._connect()
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": messages,
+            "add_generation_prompt": True,
+        }
+        if sampling.chat_template_kwargs is not None:
+            body["chat_template_kwargs"] = sampling.chat_template_kwargs
+
+        async def read(response: aiohttp.ClientResponse) -> int:
+            return int(json.loads(await response.read())["count"])
+
+        url = self.base_url.removesuffix("/v1") + "/tokenize"
+        try:
+            async with connection.counting, asyncio.timeout(_COUNT_TIMEOUT_S):
+                if not self._counts:
+                    return None
+                return await connection.transport.post(url, body, read, Attempts(), retries=1)
+        except Refused as refused:
+            if refused.status in (404, 405, 501):
+                self._counts = False
+        except (NoAnswer, TimeoutError, KeyError, TypeError, ValueError):
+            pass  # the caller has an estimate of its own
+        return None
 
     async def aclose(self) -> None:
-        if self._loop is not None and self._loop is asyncio.get_running_loop():
-            await self._client.close()
-        self._loop = None
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.loop is asyncio.get_running_loop():
+            await connection.transport.close()
 
-    def _connection(self) -> tuple[openai.AsyncOpenAI, asyncio.Semaphore]:
+    def _connect(self) -> _Connection:
         # Connections belong to an event loop; each sync call (``complete``) runs a loop of its own.
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            import openai
+        if self._connection is None or self._connection.loop is not loop:
+            pace = Pace(self._concurrency)
+            transport = Transport(self._api_key, self._timeout_s, self._retries, pace)
+            counting = asyncio.Semaphore(_COUNTS_AT_ONCE)
+            self._connection = _Connection(loop, transport, pace, counting)
+        return self._connection
 
-            self._client = openai.AsyncOpenAI(
-                base_url=self.base_url,
-                api_key=self._api_key,
-                timeout=self._timeout_s,
-                max_retries=self._retries,
-            )
-            self._slots = asyncio.Semaphore(self._concurrency)
-            self._loop = loop
-        return self._client, self._slots
+    async def _streamed(self, response: aiohttp.ClientResponse, attempts: Attempts) -> Completion:
+        """The reply, piece by piece; leaving it in the middle tells the server to stop."""
+        reply, kind = StreamedReply(), response.headers.get("content-type", "")
+        try:
+            if "event-stream" not in kind:
+                raise ValueError(f"it has the type {kind!r}; does this server stream?")
+            async for data in response.content.iter_any():
+                reply.feed(data)
+                attempts.usage = reply.usage
+        except ValueError as error:
+            raise ServerUnavailable(
+                f"{self.model} at {self.base_url}: the reply is not a stream of completions "
+                f"({error})"
+            ) from error
+        if reply.error is not None:
+            code = reply.error.get("code")
+            status = code if isinstance(code, int) else 500
+            raise Refused(status, str(reply.error.get("message")))
+        if not reply.done:
+            raise NoAnswer("the stream broke off: it ended before the reply did")
+        return reply.completion()
 
     def _extra(self, sampling: Sampling) -> dict[str, Any]:
         """Fields that vLLM knows and OpenAI does not, sent only when they say something."""
@@ -116,7 +202,13 @@ class OpenAILM:
             extra["return_token_ids"] = True
         return extra
 
-    def _completion(self, body: Any) -> Completion:
+    def _completion(self, data: bytes) -> Completion:
+        try:
+            body = json.loads(data)
+        except ValueError as error:
+            raise ServerUnavailable(
+                f"{self.model} at {self.base_url}: the reply is not JSON ({error})"
+            ) from error
         try:
             choice, usage = body["choices"][0], body.get("usage") or {}
             prompt_ids, reply_ids = body.get("prompt_token_ids"), choice.get("token_ids")
@@ -135,12 +227,17 @@ class OpenAILM:
                 f"({json.dumps(body)[:200]})"
             ) from error
 
-    def _typed(self, error: openai.APIStatusError) -> LMError:
-        detail = _message_of(error)
-        where = f"{self.model} at {self.base_url}: HTTP {error.status_code}: {detail}"
-        if error.status_code in (408, 409, 429) or error.status_code >= 500:
-            return ServerUnavailable(f"{where} (after {self._retries + 1} attempts)")
-        if error.status_code in (400, 413, 422) and _TOO_LONG.search(detail):
+    def _typed(self, fault: Refused | NoAnswer) -> LMError:
+        after = f"after {self._retries + 1} attempts"
+        if isinstance(fault, NoAnswer):
+            return ServerUnavailable(
+                f"{self.model} at {self.base_url}: no answer {after} ({fault}); is the server up?"
+            )
+        status, detail = fault.status, fault.detail
+        where = f"{self.model} at {self.base_url}: HTTP {status}: {detail}"
+        if fault.passes:
+            return ServerUnavailable(f"{where} ({after})")
+        if status in (400, 413, 422) and _TOO_LONG.search(detail):
             window, asked = _WINDOW.search(detail), _ASKED.search(detail)
             return PromptTooLong(
                 self.model,
@@ -151,6 +248,16 @@ class OpenAILM:
         return RequestRefused(where)
 
 
+@dataclass(frozen=True)
+class _Connection:
+    """What belongs to one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: Transport
+    pace: Pace
+    counting: asyncio.Semaphore
+
+
 # Servers say in words only that a prompt does not fit; these are vLLM's (0.8 to 0.32) and OpenAI's.
 _TOO_LONG = re.compile(r"context.length|maximum (?:model|input) length|too long", re.I)
 _WINDOW = re.compile(r"(?:context|model|input) length (?:is |of )?\(?(\d+)")
@@ -158,13 +265,3 @@ _ASKED = re.compile(
     r"(\d+) (?:input )?tokens, which|length \(?(\d+)\)? (?:is longer|exceeds)"
     r"|requested (\d+) tokens|resulted in (\d+) tokens"
 )
-
-
-def _message_of(error: openai.APIStatusError) -> str:
-    body = error.body
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        if isinstance(inner, dict):
-            return str(inner.get("message", inner))[:1000]
-        return str(inner)[:1000]
-    return (error.response.text or error.message)[:1000]

@@ -111,8 +111,22 @@ class RLM:
             journal.close()
 
     def complete(self, question: str, context: Asked) -> RLMResult:
-        """``run``, for code that is not async."""
-        return asyncio.run(self.run(question, context))
+        """``run``, for code that is not async; gives the models' connections back."""
+
+        async def run() -> RLMResult:
+            try:
+                return await self.run(question, context)
+            finally:
+                await self.aclose()
+
+        return asyncio.run(run())
+
+    async def aclose(self) -> None:
+        """Give back the models' connections; they are made anew when they are needed."""
+        for lm in {id(lm): lm for pair in self.deeper for lm in pair}.values():
+            await lm.aclose()
+        for lm in self.models.values():
+            await lm.aclose()
 
     async def stream(self, question: str, context: Asked) -> AsyncIterator[Event | RLMResult]:
         """``run``, event by event; the last item is the result. Leaving it early ends the run."""

@@ -86,9 +86,11 @@ class Run:
 
     async def whole(self) -> RLMResult:
         """From its first message to its result."""
+        # Beside the start of the REPL: of a long text both take a while.
+        hashed = asyncio.ensure_future(asyncio.to_thread(self.context.sha256))
         try:
             async with self.repl:
-                await self.open()
+                await self.open(await hashed)
                 while (stop := self.limit() or await self.turn()) is None:
                     pass
                 await self.land(stop)
@@ -96,15 +98,16 @@ class Run:
         except asyncio.CancelledError:
             self.end("cancelled")
             raise
+        finally:
+            hashed.cancel()
 
-    async def open(self) -> None:
+    async def open(self, sha256: str) -> None:
         """The first messages: the question, and of the context only what it is and how large."""
         metadata = self.repl.metadata
         self.opening = self.dialect.opening(
             self.question, metadata, [] if self.depth else self.rlm.prelude, deep=self.deep
         )
         self.messages = list(self.opening)
-        sha256 = await asyncio.to_thread(self.context.sha256)
         self.journal.run(
             question=self.question,
             context={**asdict(metadata), "sha256": sha256},
@@ -141,7 +144,12 @@ class Run:
             if await self.conclude(reply, cells):
                 return "answered"
             doubted = True
-        self.messages += self.dialect.observe(reply, cells, self.limits)
+        told = {
+            "turn": self.turns,
+            "max_turns": self.limits.max_turns,
+            "calls_left": self.limits.max_calls - self.budget.used_calls,
+        }
+        self.messages += self.dialect.observe(reply, cells, self.limits, told)
         if doubted:
             self.messages = self.dialect.doubt(self.messages, reply)
         return None
@@ -306,5 +314,5 @@ def _used(error: BaseException) -> Usage | None:
     """What a root request had used that failed; None if nobody knows."""
     if isinstance(error, LMError):
         return None if error.usage_unknown else Usage()
-    told = error.__cause__ if isinstance(error, TimeoutError) else error
-    return told.usage if isinstance(told, CallCancelled) else None
+    told = CallCancelled.of(error)
+    return told.usage if told is not None else None

@@ -155,7 +155,8 @@ class SubCalls:
         except asyncio.CancelledError as error:
             row |= {"error": "CallCancelled", "message": "its cell was stopped"}
             if not self._deep(call):
-                used = error.usage if isinstance(error, CallCancelled) else None
+                told = CallCancelled.of(error)
+                used = told.usage if told is not None else None
                 self._tally.add(used)
                 row["usage"] = None if used is None else asdict(used)
             raise
