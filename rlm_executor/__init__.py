@@ -18,7 +18,7 @@ from rlm_executor.context import Context
 from rlm_executor.dialect import DIALECTS, Dialect
 from rlm_executor.lm import LM, CachedLM, Completion, Message, Sampling, ScriptedLM, Usage
 from rlm_executor.openai_lm import OpenAILM
-from rlm_executor.replaying import replay, replay_sync
+from rlm_executor.replaying import replay, replay_sync, resume
 from rlm_executor.result import RLMResult
 from rlm_executor.rlm import RLM
 from rlm_executor.trajectory import Trajectory, Turn
@@ -45,4 +45,5 @@ __all__ = [
     "Usage",
     "replay",
     "replay_sync",
+    "resume",
 ]

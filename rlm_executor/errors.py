@@ -6,6 +6,7 @@
     ├── EnvironmentFault        something on the machine is missing or taken (package, port, disk)
     ├── SandboxError            the REPL process died or could not start (never shown to the model)
     ├── ReplayDiverged          a journal replayed to another state than it records
+    ├── RecordEnds              a journal has no more of its run, which was killed
     └── LMError                 a language model call did not give a usable reply
         ├── PromptTooLong       the prompt does not fit the window; carries both numbers
         ├── ReplyCutOff         max_tokens ended the reply before it was complete
@@ -60,6 +61,10 @@ class SandboxError(RLMError):
 
 class ReplayDiverged(RLMError):
     """Replaying a journal led to another prompt, output or answer than it records."""
+
+
+class RecordEnds(RLMError):
+    """A journal has no more of a run that was killed; nothing is wrong."""
 
 
 class LMError(RLMError):

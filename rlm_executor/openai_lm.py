@@ -162,7 +162,9 @@ class OpenAILM:
         loop = asyncio.get_running_loop()
         if self._connection is None or self._connection.loop is not loop:
             pace = Pace(self._concurrency)
-            transport = Transport(self._api_key, self._timeout_s, self._retries, pace)
+            transport = Transport(
+                self.base_url, self._api_key, self._timeout_s, self._retries, pace
+            )
             counting = asyncio.Semaphore(_COUNTS_AT_ONCE)
             self._connection = _Connection(loop, transport, pace, counting)
         return self._connection

@@ -17,29 +17,30 @@ from rlm_executor import errors
 from rlm_executor.budget import Budget, Limits
 from rlm_executor.card import RLMCard
 from rlm_executor.context import Context
-from rlm_executor.errors import InputError, LMError, ReplayDiverged
+from rlm_executor.errors import InputError, LMError, RecordEnds, ReplayDiverged, RLMError
 from rlm_executor.files import sha256_text
-from rlm_executor.journal import Event, apply_delta
+from rlm_executor.journal import Event, Journal, apply_delta
 from rlm_executor.lm import LM, Completion, Message, Sampling, Usage
 from rlm_executor.result import RLMResult
-from rlm_executor.rlm import RLM
+from rlm_executor.rlm import RLM, Asked
+from rlm_executor.run import Run
 from rlm_executor.trajectory import Trajectory
 
 
-async def replay(journal: Path, context: Context | str | Path) -> RLMResult:
+async def replay(journal: Path, context: Asked) -> RLMResult:
     """Run the journal at ``journal`` again over its context, at no model's cost.
 
+    Of a run that was killed, as far as it is recorded: its ``stop_reason`` is then "unfinished".
+
     Raises:
-        InputError: not a journal, an unfinished one, or another context.
+        InputError: not a journal, or another context.
         ReplayDiverged: it went another way than recorded.
     """
-    trajectory = Trajectory.read(journal)
-    end, context = trajectory.end, Context.of(context)
-    if end is None or end["stop_reason"] == "cancelled":
-        raise InputError(f"journal {journal} has no end: only finished runs can be replayed")
-    if context.sha256() != trajectory.run["context"]["sha256"]:
-        raise InputError(f"journal {journal} was recorded over another context (other sha256)")
+    trajectory, context = await _read(journal, context)
+    end = trajectory.end
     result = await _Recorded(trajectory).run(trajectory.run["question"], context)
+    if end is None or end["stop_reason"] == "cancelled":
+        return result
     for field in ("answer", "stop_reason", "answer_source", "turns", "error_cells"):
         if getattr(result, field) != end[field]:
             raise ReplayDiverged(
@@ -49,51 +50,111 @@ async def replay(journal: Path, context: Context | str | Path) -> RLMResult:
     return result
 
 
-def replay_sync(journal: Path, context: Context | str | Path) -> RLMResult:
+def replay_sync(journal: Path, context: Asked) -> RLMResult:
     """``replay``, for code that is not async."""
     return asyncio.run(replay(journal, context))
 
 
-class _Recorded(RLM):
-    """The loop with recorded replies; time passes as it passed then."""
+async def resume(
+    journal: Path, context: Asked, root: LM, sub: LM, *, out: Path | None = None
+) -> RLMResult:
+    """Go on with a run that was killed: what is recorded at no cost, the rest with these models.
 
-    def __init__(self, trajectory: Trajectory) -> None:
+    Args:
+        journal: of the killed run.
+        context: of that run.
+        root: writes the code from now on.
+        sub: answers the sub-calls that are not recorded.
+        out: the journal of the whole run; another file than ``journal``.
+
+    Raises:
+        InputError: not a journal, or another context.
+        ReplayDiverged: it went another way than recorded.
+    """
+    if out is not None and out.resolve() == journal.resolve():
+        raise InputError(f"{out} is the journal that is resumed; write the new one elsewhere")
+    trajectory, context = await _read(journal, context)
+    recorded = _Recorded(trajectory, (root, sub), out)
+    return await recorded.run(trajectory.run["question"], context)
+
+
+async def _read(journal: Path, context: Asked) -> tuple[Trajectory, Context]:
+    trajectory, context = Trajectory.read(journal), Context.of(context)
+    sha256 = await asyncio.to_thread(context.sha256)
+    if sha256 != trajectory.run["context"]["sha256"]:
+        raise InputError(f"journal {journal} was recorded over another context (other sha256)")
+    return trajectory, context
+
+
+class _Recorded(RLM):
+    """The loop with recorded replies; time passes as it passed then.
+
+    Args:
+        trajectory: what is recorded.
+        live: root and sub for what is not; None: the run ends there.
+        out: a new journal.
+    """
+
+    def __init__(
+        self, trajectory: Trajectory, live: tuple[LM, LM] | None = None, out: Path | None = None
+    ) -> None:
         run = trajectory.run
-        self._turns = _RecordedRoot(run["models"][0], trajectory.turn_rows)
-        self._cells = trajectory.cells
+        self._live, self._cells = live, trajectory.cells
+        finished = trajectory.end is not None and trajectory.end["stop_reason"] != "cancelled"
+        self._missing: type[RLMError] = ReplayDiverged if finished else RecordEnds
         self._below: defaultdict[tuple[int, str], deque[tuple[LM, LM]]] = defaultdict(deque)
-        sub = _RecordedSub(run["models"][1], trajectory.calls)
+        self._turns, sub = self._models(trajectory)
         self._collect(trajectory, 1)
         super().__init__(
             self._turns,
             sub,
             RLMCard.model_validate(run["card"]),
+            journal=out,
             prelude=run["prelude"],
+            task=run["task"],
             models={name: sub for name in sub.names},
             route=run.get("route", "always_rlm"),
         )
 
+    async def run(self, question: str, context: Asked) -> RLMResult:
+        if self.route == "plain":
+            return await super().run(question, context)
+        journal = Journal(self.journal, None)
+        run = Run(self, question, Context.of(context), journal, self.budget())
+        try:
+            return await run.whole()
+        except RecordEnds:
+            return run.end("unfinished")
+        finally:
+            journal.close()
+
+    def _models(self, trajectory: Trajectory) -> tuple[_RecordedRoot, _RecordedSub]:
+        root, sub = self._live or (None, None)
+        names = trajectory.run["models"]
+        return (
+            _RecordedRoot(names[0], trajectory.turn_rows, root, self._missing),
+            _RecordedSub(names[1], trajectory.calls, sub, self._missing),
+        )
+
     def _collect(self, trajectory: Trajectory, depth: int) -> None:
         """The runs below, by depth and by what started them, in their order."""
-        started = {row["child"]: row for row in trajectory.calls if "child" in row}
-        for node, child in trajectory.children.items():
-            full = next((row for name, row in started.items() if name.split(".")[-1] == node), None)
-            if full is None:  # it was stopped before it had ended
-                continue
-            root = _RecordedRoot(child.run["models"][0], child.turn_rows)
-            sub = _RecordedSub(child.run["models"][1], child.calls)
-            self._below[depth, full["prompt_sha256"]].append((root, sub))
+        for child in trajectory.children.values():
+            self._below[depth, child.run["started_by"]].append(self._models(child))
             self._collect(child, depth + 1)
 
-    def pair(self, depth: int, prompt: str) -> tuple[LM, LM]:
+    def pair(self, depth: int, prompt: str, model: str = "") -> tuple[LM, LM]:
         if not depth:
             return super().pair(depth, prompt)
         known = self._below[depth, sha256_text(prompt)]
-        if not known:
-            raise ReplayDiverged(f"a run that the recorded one never started: {prompt[:80]!r}")
-        return known.popleft()
+        if known:
+            return known.popleft()
+        if self._live is None:
+            raise self._missing(f"a run that the recorded one never started: {prompt[:80]!r}")
+        return self._live
 
     def budget(self) -> Budget:
+        if self._live is not None:
+            return super().budget()
         return _RecordedBudget(self.card.limits, self._turns, self._cells)
 
 
@@ -120,8 +181,10 @@ class _RecordedBudget(Budget):
 
 
 class _RecordedRoot:
-    def __init__(self, model: str, rows: list[Event]) -> None:
-        self.model, self._rows = model, rows
+    def __init__(
+        self, model: str, rows: list[Event], live: LM | None, missing: type[RLMError]
+    ) -> None:
+        self.model, self._rows, self._live, self._missing = model, rows, live, missing
         self._at = 0
         self._messages: list[Message] = []
         self.landing = False
@@ -136,7 +199,9 @@ class _RecordedRoot:
         self, messages: list[Message], *, max_tokens: int, sampling: Sampling
     ) -> Completion:
         if self._at >= len(self._rows):
-            raise ReplayDiverged(f"turn {self._at}: the recorded run had ended here")
+            if self._live is None:
+                raise self._missing(f"turn {self._at}: the recorded run had ended here")
+            return await self._live.chat(messages, max_tokens=max_tokens, sampling=sampling)
         row = self._rows[self._at]
         self._at += 1
         expected = apply_delta(self._messages, row["messages"])
@@ -154,8 +219,10 @@ class _RecordedRoot:
 
 
 class _RecordedSub:
-    def __init__(self, model: str, rows: list[Event]) -> None:
-        self.model = model
+    def __init__(
+        self, model: str, rows: list[Event], live: LM | None, missing: type[RLMError]
+    ) -> None:
+        self.model, self._live, self._missing = model, live, missing
         self._replies: defaultdict[str, deque[Event]] = defaultdict(deque)
         self.names = {row["model"] for row in rows if "model" in row}  # asked by name
         for row in rows:
@@ -168,7 +235,9 @@ class _RecordedSub:
         prompt = messages[0]["content"]
         replies = self._replies[sha256_text(prompt)]
         if not replies:
-            raise ReplayDiverged(f"a sub-call that the recorded run never made: {prompt[:80]!r}")
+            if self._live is None:
+                raise self._missing(f"a sub-call that the recorded run never made: {prompt[:80]!r}")
+            return await self._live.chat(messages, max_tokens=max_tokens, sampling=sampling)
         row = replies.popleft()
         if row.get("error") == "CallCancelled":  # the cell was stopped while it waited for it
             await asyncio.Event().wait()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_executor.budget import Budget, Need, Tally
 from rlm_executor.context import Context
 from rlm_executor.errors import BudgetExhausted, CallCancelled, LMError, PromptTooLong
+from rlm_executor.files import sha256_text
 from rlm_executor.journal import Journal
 from rlm_executor.lm import Message, Usage
 from rlm_executor.parsing import Reply
@@ -37,6 +38,7 @@ class Run:
         depth: 0 at the top.
         above: the parent's tally.
         prompt: what started it, below the top.
+        model: the root that was asked for by name, if any.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class Run:
         depth: int = 0,
         above: Tally | None = None,
         prompt: str = "",
+        model: str = "",
     ) -> None:
         self.rlm, self.limits, self.dialect = rlm, rlm.card.limits, rlm.card.dialect
         self.question, self.context = question, context
         self.journal, self.budget, self.depth = journal, budget, depth
-        self.root, self.sub = rlm.pair(depth, prompt)
+        self.prompt = prompt
+        self.root, self.sub = rlm.pair(depth, prompt, model)
         self.used, self.below = Tally(above), Tally(above)
         self.deep = depth + 1 < self.limits.max_depth
         self.subcalls = SubCalls(
@@ -99,6 +103,8 @@ class Run:
             self.end("cancelled")
             raise
         finally:
+            self.subcalls.close()
+        finally:
             hashed.cancel()
 
     async def open(self, sha256: str) -> None:
@@ -115,6 +121,7 @@ class Run:
             models=[self.root.model, self.sub.model],
             prelude=self.rlm.prelude,
             card=self.rlm.card.model_dump(mode="json"),
+            **({"started_by": sha256_text(self.prompt)} if self.depth else {}),
         )
 
     def limit(self) -> str | None:
@@ -286,6 +293,7 @@ class Run:
             depth=self.depth + 1,
             above=self.below,
             prompt=whole(call, prompt),
+            model=call.model,
         )
         return await run.whole()
 

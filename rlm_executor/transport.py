@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from rlm_executor.pacing import Attempts, Pace
 
@@ -47,13 +49,16 @@ class Transport:
     """Connections of one event loop to one server.
 
     Args:
+        base_url: its address, to know whether a proxy stands before it.
         api_key: sent as a bearer token.
         timeout_s: for one attempt, from sending to the last byte.
         retries: attempts after the first one.
         pace: is told when the server says that it is asked too much.
     """
 
-    def __init__(self, api_key: str, timeout_s: float, retries: int, pace: Pace) -> None:
+    def __init__(
+        self, base_url: str, api_key: str, timeout_s: float, retries: int, pace: Pace
+    ) -> None:
         import aiohttp
 
         self.pace = pace
@@ -62,8 +67,7 @@ class Transport:
             connector=aiohttp.TCPConnector(limit=0),  # ``pace`` is what limits
             headers={"authorization": f"Bearer {api_key}", "content-type": "application/json"},
             timeout=aiohttp.ClientTimeout(total=None),
-            auto_decompress=True,
-            trust_env=True,  # HTTP_PROXY and the like
+            proxy=_proxy_to(base_url),
         )
 
     async def post(
@@ -144,6 +148,14 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             attempts.ended(known=False)
             raise NoAnswer(f"{type(error).__name__}: {error}") from error
+
+
+def _proxy_to(url: str) -> str | None:
+    """What HTTP_PROXY, NO_PROXY and the like say. (aiohttp would ask again for every request.)"""
+    parts = urlsplit(url)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _seconds(asked: str | None, pause: float) -> float:

@@ -21,6 +21,7 @@ from rlm_executor import (
     Usage,
     replay,
     replay_sync,
+    resume,
 )
 from rlm_executor.errors import InputError, ReplayDiverged, ServerUnavailable
 from tests.rlm_executor.scripted import Recorder, block, card, counted, echoes, finish, says
@@ -200,7 +201,60 @@ def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
     RLM(says(finish("1")), echoes(), card(), journal=path).complete("Q?", "text")
     with pytest.raises(InputError, match="another context"):
         replay_sync(path, "other text")
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:-1]))
-    with pytest.raises(InputError, match="only finished runs"):
-        replay_sync(path, "text")
+    with pytest.raises(InputError, match="no journal"):
+        replay_sync(tmp_path / "none.jsonl", "text")
+
+
+STATE = (
+    "print(sorted(vars()), list(names), list(table.items()), found(), Bird().n, random.random())"
+)
+STEPS = [
+    block(
+        "import random\n"
+        "names = {'wren', 'heron', 'sparrow', 'crane'}\n"
+        "table = {n: 1 for n in names}"
+    ),
+    block("def found():\n    return llm_query_batched(['a', 'b'])\nx = found()"),
+    block("class Bird:\n    n = len(table)\nrandom.random()\ny = rlm_query('who?')"),
+    block(STATE),
+]
+
+
+async def test_a_run_killed_at_any_moment_has_the_same_state_at_no_cost(tmp_path: Path) -> None:
+    """Every prefix of its journal: replayed without a call, and resumed with the missing ones."""
+    deep, path = card(max_turns=9, max_depth=2), tmp_path / "j.jsonl"
+
+    def decide(messages: list[Message]) -> str:
+        if "who?" in messages[1]["content"]:
+            return finish("'child ' + llm_query('c')")
+        return [*STEPS, finish("str(x) + y")][sum(m["role"] == "assistant" for m in messages)]
+
+    root, sub = Recorder(ScriptedLM(decide, "root")), Recorder(echoes())
+    whole = await RLM(root, sub, deep, journal=path).run("Q?", "some text\n")
+    assert whole.answer == "['A', 'B']child C"
+    calls = len(root.asked) + len(sub.asked)
+    seen = [m["content"] for m in root.asked[-1] if "sparrow" in m["content"]]
+    lines = path.read_bytes().splitlines(keepends=True)
+    for cut in range(1, len(lines)):
+        part = tmp_path / "part.jsonl"
+        part.write_bytes(b"".join(lines[:cut]) + lines[cut][: len(lines[cut]) // 2])
+        ended = await replay(part, "some text\n")
+        rows = [json.loads(line) for line in lines[:cut]]
+        turns = sum(row["type"] == "turn" and "node" not in row for row in rows)
+        assert ended.stop_reason == ("answered" if turns > len(STEPS) else "unfinished")
+        root.asked.clear(), sub.asked.clear()
+        out = tmp_path / "whole.jsonl"
+        resumed = await resume(part, "some text\n", root, sub, out=out)
+        assert resumed.answer == whole.answer
+        known = sum(row["type"] in ("turn", "call") and "child" not in row for row in rows)
+        assert len(root.asked) + len(sub.asked) == calls - known
+        last = Trajectory.read(out).turns[-1].messages
+        assert [m["content"] for m in last if "sparrow" in m["content"]] == seen
+        assert (await replay(out, "some text\n")).answer == whole.answer
+
+
+async def test_resuming_does_not_write_over_what_it_reads(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    await record(path, finish("1"))
+    with pytest.raises(InputError, match="write the new one elsewhere"):
+        await resume(path, "some text\n", says(finish("1")), echoes(), out=path)
