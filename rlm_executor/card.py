@@ -10,9 +10,9 @@ evaluation read it; so a model is always met with the words and limits it was tr
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator
 
 from rlm_executor.budget import Limits
 from rlm_executor.config import Config
@@ -20,6 +20,7 @@ from rlm_executor.dialect import DIALECTS, Dialect
 from rlm_executor.errors import InputError
 from rlm_executor.files import write_text_atomic
 from rlm_executor.lm import Sampling
+from rlm_executor.rlms_dialect import RLMS_DIALECTS, RlmsDialect
 
 CARD_NAME = "rlm.json"
 
@@ -28,10 +29,20 @@ def _no_thinking() -> Sampling:
     return Sampling(chat_template_kwargs={"enable_thinking": False})
 
 
+def _kind(value: Any) -> str:
+    kind = value.get("kind", "own") if isinstance(value, dict) else getattr(value, "kind", "own")
+    return str(kind)  # cards from before there were kinds have none
+
+
+AnyDialect = Annotated[
+    Annotated[Dialect, Tag("own")] | Annotated[RlmsDialect, Tag("rlms")], Discriminator(_kind)
+]
+
+
 class RLMCard(Config):
     """Dialect with its full text, sampling, limits, windows, and who answers sub-calls."""
 
-    dialect: Dialect = DIALECTS["answer"]  # in YAML a name will do: `dialect: answer-compact`
+    dialect: AnyDialect = DIALECTS["answer"]  # in YAML a name will do: `dialect: answer-compact`
     sampling: Sampling = Field(default_factory=_no_thinking)
     sub_sampling: Sampling = Field(default_factory=_no_thinking)
     limits: Limits = Limits()
@@ -42,11 +53,14 @@ class RLMCard(Config):
     @field_validator("dialect", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            if value not in DIALECTS:
-                raise ValueError(f"unknown dialect {value!r}; known: {', '.join(DIALECTS)}")
-            return DIALECTS[value]
-        return value
+        if not isinstance(value, str):
+            return value
+        if value in RLMS_DIALECTS:
+            return RlmsDialect.of(RLMS_DIALECTS[value])
+        if value not in DIALECTS:
+            known = ", ".join([*DIALECTS, *RLMS_DIALECTS])
+            raise ValueError(f"unknown dialect {value!r}; known: {known}")
+        return DIALECTS[value]
 
     @classmethod
     def load(cls, path: Path) -> RLMCard:

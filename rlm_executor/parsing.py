@@ -15,6 +15,10 @@ from dataclasses import dataclass
 
 _OPEN = re.compile(r" {0,3}(`{3,})[ \t]*([^\s`]*)[^`]*")
 _MAX_CLOSERS = 16  # closing lines tried for one block; each try may parse the code
+_RLMS_OPEN = re.compile(r"```repl(\s*+)")
+_FINAL = re.compile(r"[\s>*_#`~]*+(FINAL_VAR|FINAL)\(")
+_LINE_END = re.compile(r"[ \t\r]*+[.!;*_`~]*+[ \t\r]*+(?:\n|\Z)")
+_MAX_FINALS = 32  # statements looked at in one reply, the last ones
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,48 @@ def parse_reply(
     return Reply(tuple(block for block in blocks if block.strip()), _join(prose))
 
 
+def parse_rlms(text: str, *, finals: bool) -> Reply:
+    """Take a reply apart as `rlms` does: code is what stands in a ```` ```repl ```` fence.
+
+    A fence that is never closed, or that says python, is no code there.
+
+    Args:
+        text: the reply; its thinking may hold code too, as in `rlms`.
+        finals: whether FINAL(...) and FINAL_VAR(...) in the text give the answer.
+    """
+    blocks = tuple(text[start:end].strip() for _, start, end in _rlms_code(text))
+    prose = strip_thinking(text)
+    for opening, _, end in reversed(_rlms_code(prose)):
+        prose = prose[:opening] + prose[end + 4 :]
+    final, name = find_final(text) if finals else ("", "")
+    return Reply(blocks, prose.strip(), final=final, final_name=name)
+
+
+def find_final(text: str) -> tuple[str, str]:
+    """The answer in a reply's text, and the variable that it names; "" for what there is not.
+
+    Outside of fences and thinking, at the start of a line (markdown marks before it do not count);
+    the last statement wins, FINAL_VAR before FINAL. FINAL must end its line, but for a full stop
+    or marks. For FINAL(word) both are the word: it may be a variable. FINAL_VAR takes a variable
+    or what is in one (``x['k'][0]``), nothing that would have to be computed.
+    """
+    text = strip_thinking(text)
+    found: dict[str, str] = {}
+    end = 0
+    for start, function in _statements(text)[-_MAX_FINALS:]:
+        if start < end:
+            continue  # it is part of an answer
+        closing = _closing_bracket(text, start, ends_line=function == "FINAL")
+        if closing is not None:
+            end = closing
+            found[function] = text[start:closing].strip()
+    name = found.get("FINAL_VAR", "").strip("\"'")
+    if "FINAL_VAR" in found:
+        return (f"FINAL_VAR({name})", name) if _is_path(name) else ("", "")
+    final = found.get("FINAL", "")
+    return final, final if final.isidentifier() else ""
+
+
 def strip_thinking(text: str) -> str:
     """``text`` without the thinking at its start; unfinished thinking is all of it.
 
@@ -117,6 +163,94 @@ def _closing_line(lines: list[str], start: int, ticks: int, is_code: bool) -> in
             if parses("\n".join(lines[start:end])):
                 return end
     return closers[0]
+
+
+def _rlms_code(text: str) -> list[tuple[int, int, int]]:
+    r"""Where each fence of ``rlms`` opens, and its code begins and ends; "\n```" closes it.
+
+    Finds what the pattern "```repl\s*\n(.*?)\n```" of its ``find_code_blocks`` finds, in a time
+    that does not grow with the square of the text.
+    """
+    found: list[tuple[int, int, int]] = []
+    at = 0
+    while opened := _RLMS_OPEN.search(text, at):
+        at = opened.end()
+        line_end = text.rfind("\n", opened.start(1), at)
+        if line_end < 0:
+            continue
+        closing = text.find("\n```", line_end + 1)
+        if closing < 0 and text.startswith("```", line_end + 1):  # nothing in it but blanks
+            closing, line_end = line_end, text.rfind("\n", opened.start(1), line_end)
+        if closing < 0 or line_end < 0:
+            break
+        found.append((opened.start(), line_end + 1, closing))
+        at = closing + 4
+    return found
+
+
+def _statements(text: str) -> list[tuple[int, str]]:
+    """Where the argument of each FINAL and FINAL_VAR begins that may be meant, and which it is."""
+    for opening, _, end in _rlms_code(text):  # blanks in its place: all places stay what they are
+        blank = re.sub(r"[^\n]", " ", text[opening : end + 4])
+        text = text[:opening] + blank + text[end + 4 :]
+    lines = text.split("\n")
+    found: list[tuple[int, str]] = []
+    index = offset = 0
+    while index < len(lines):
+        following = index + 1
+        if opened := _OPEN.fullmatch(lines[index]):
+            close = _closing_line(lines, following, len(opened[1]), is_code=False)
+            if close is None and opened[2]:
+                break  # it was cut off inside code
+            following = following if close is None else close + 1
+        elif called := _FINAL.match(lines[index]):
+            found.append((offset + called.end(), called[1]))
+        offset += sum(len(line) + 1 for line in lines[index:following])
+        index = following
+    return found
+
+
+def _closing_bracket(text: str, start: int, *, ends_line: bool) -> int | None:
+    """Index of the bracket that closes what was opened before ``start``.
+
+    Brackets in quotes do not count; where that leads nowhere, quotes are taken for apostrophes,
+    and at last the pairs of brackets for what they are in prose (":)").
+    """
+    ends: list[int] = []
+    for quoting in (True, False):
+        depth, quote, before = 1, "", ""
+        for index in range(start, len(text)):
+            char = text[index]
+            if quote:
+                quote = "" if char == quote and before != "\\" else quote
+            elif quoting and char in "\"'" and not before.isalnum():
+                quote = char
+            elif char == "(":
+                depth += 1
+            elif char == ")":
+                ended = not ends_line or _LINE_END.match(text, index + 1) is not None
+                if depth == 1 and ended:
+                    return index
+                ends += [index] if ended else []
+                depth = max(1, depth - 1)
+            before = char
+    paragraph = text.find("\n\n", start) % (len(text) + 1)
+    return max((end for end in ends if end < paragraph), default=None)
+
+
+def _is_path(text: str) -> bool:
+    """Whether it is a variable, or what constants find in one."""
+    try:
+        node: ast.expr = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    while isinstance(node, ast.Subscript):
+        try:
+            ast.literal_eval(node.slice)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            return False
+        node = node.value
+    return isinstance(node, ast.Name)
 
 
 def _join(prose: list[str]) -> str:

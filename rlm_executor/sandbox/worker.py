@@ -128,8 +128,13 @@ class Session:
             self._reserved |= {"FINAL": self._set_final, "FINAL_VAR": self._final_var}
         else:
             self._names["answer"] = {"content": "", "ready": False}
+        self._first: tuple[str, ...] = ()  # names that are told before all others
         if settings["numbered"]:  # what else a family of models knows the context as
             self._reserved = {"context_0": values["context"], **self._reserved}
+            # `rlms` loads the context with code that leaves an open file `f`, and for values
+            # `json`; when the model gives those names a new value, their place stays.
+            loaded = ("f",) if isinstance(values["context"], str) else ("json", "f")
+            self._first = loaded if self._by_call else ("answer", *loaded)
         extras = {"chunks": chunks, "rlm_query": self._rlm_query_over}
         self._reserved |= {name: extras[name] for name in settings["extras"]}
         self._names.update(self._reserved)
@@ -200,10 +205,12 @@ class Session:
 
     def _simple(self) -> str:
         """Names of variables of the plainest types, in the order in which they were made."""
+        made = dict(self._names)
+        first = {name: made[name] for name in self._first if name in made}
         return "\n".join(
             [
                 name
-                for name, value in list(self._names.items())
+                for name, value in (first | made).items()
                 if isinstance(value, (str, int, float, bool, list, dict, tuple))
                 and not name.startswith("_")
                 and len(name) <= _MAX_NAME_CHARS
