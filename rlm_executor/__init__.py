@@ -21,6 +21,7 @@ from rlm_executor.openai_lm import OpenAILM
 from rlm_executor.replaying import replay, replay_sync, resume
 from rlm_executor.result import RLMResult
 from rlm_executor.rlm import RLM
+from rlm_executor.rlms_dialect import RlmsDialect
 from rlm_executor.trajectory import Trajectory, Turn
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Price",
     "RLMCard",
     "RLMResult",
+    "RlmsDialect",
     "Sampling",
     "ScriptedLM",
     "Trajectory",

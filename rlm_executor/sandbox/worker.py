@@ -31,34 +31,14 @@ from rlm_executor.sandbox.describe import (
     remember_source,
 )
 from rlm_executor.sandbox.memory_files import MemoryFiles
+from rlm_executor.sandbox.queries import Queries, chunks
 from rlm_executor.sandbox.values import Files
 
 _MAX_ANSWER_CHARS = 8_000_000  # a result holds 48 MiB, a character up to 4 bytes
 _MAX_ERROR_CHARS = 100_000
-_MAX_CALL_BYTES = frames.LIMITS[frames.CALL] - (1 << 20)
 _MAX_NAME_CHARS = 4096
 _NAMES_SHOWN = 40
 _NAMES_TOLD = 500
-
-
-class LMError(RuntimeError):
-    """A sub-call failed. Its subclasses are named like the host's error types."""
-
-
-class BatchError(LMError):
-    """Some calls of a batch failed; ``results`` holds the replies, None where there is none."""
-
-    results: list[str | None]
-
-
-LMError.__module__ = BatchError.__module__ = "builtins"  # tracebacks then show the bare name
-_ERROR_TYPES: dict[str, type[LMError]] = {"LMError": LMError}
-
-
-def _error_type(name: str) -> type[LMError]:
-    if name not in _ERROR_TYPES:
-        _ERROR_TYPES[name] = type(name, (LMError,), {"__module__": "builtins"})
-    return _ERROR_TYPES[name]
 
 
 class Output(io.TextIOBase):
@@ -115,13 +95,13 @@ class Session:
         module = types.ModuleType("__main__")
         sys.modules["__main__"] = module  # dataclasses, pickle and typing look names up there
         self._names: dict[str, Any] = module.__dict__
-        self._values = values
+        self._values, queries = values, Queries(channel)
         self._reserved: dict[str, Any] = {
             **values,
-            "llm_query": self._llm_query,
-            "llm_query_batched": self._llm_query_batched,
-            "rlm_query": self._rlm_query,
-            "rlm_query_batched": self._rlm_query_batched,
+            "llm_query": queries.llm_query,
+            "llm_query_batched": queries.llm_query_batched,
+            "rlm_query": queries.rlm_query,
+            "rlm_query_batched": queries.rlm_query_batched,
             "SHOW_VARS": self._show_vars,
         }
         if self._by_call:
@@ -135,7 +115,7 @@ class Session:
             # `json`; when the model gives those names a new value, their place stays.
             loaded = ("f",) if isinstance(values["context"], str) else ("json", "f")
             self._first = loaded if self._by_call else ("answer", *loaded)
-        extras = {"chunks": chunks, "rlm_query": self._rlm_query_over}
+        extras = {"chunks": chunks, "rlm_query": queries.rlm_query_over}
         self._reserved |= {name: extras[name] for name in settings["extras"]}
         self._names.update(self._reserved)
         self._hidden = {*self._names}
@@ -229,64 +209,6 @@ class Session:
 
     # What the model may call. `answer` and `context` are plain values.
 
-    def _llm_query(self, prompt: str, model: str | None = None) -> str:
-        """Ask a language model; returns its reply."""
-        return self._one("l", "llm_query", prompt, model)
-
-    def _llm_query_batched(self, prompts: list[str], model: str | None = None) -> list[str]:
-        """Ask for many prompts at once; returns the replies in the same order."""
-        return self._many("l", "llm_query", prompts, model)
-
-    def _rlm_query(self, prompt: str, model: str | None = None) -> str:
-        """Ask a recursive language model: the prompt is its context, in a REPL of its own."""
-        return self._one("r", "rlm_query", prompt, model)
-
-    def _rlm_query_batched(self, prompts: list[str], model: str | None = None) -> list[str]:
-        """Ask many of them at once; returns the replies in the same order."""
-        return self._many("r", "rlm_query", prompts, model)
-
-    def _rlm_query_over(
-        self, prompt: str, context: str | None = None, model: str | None = None
-    ) -> str:
-        """Ask a recursive language model a question about a text of its own."""
-        if context is None:
-            return self._rlm_query(prompt, model)
-        if not isinstance(context, str):
-            raise TypeError(f"context must be a str, not {type(context).__name__}")
-        return self._one("c", "rlm_query", prompt, model, context)
-
-    def _one(self, kind: str, name: str, prompt: str, model: str | None, *more: str) -> str:
-        if not isinstance(prompt, str):
-            raise TypeError(f"{name} takes one str, not {type(prompt).__name__}")
-        failed, text = self._ask(kind, model, [prompt, *more])
-        if failed:
-            raise _error_type(failed)(text)
-        return text
-
-    def _many(self, kind: str, name: str, prompts: list[str], model: str | None) -> list[str]:
-        if isinstance(prompts, str):
-            raise TypeError(f"{name}_batched takes a list of str; for one prompt use {name}")
-        prompts = list(prompts)
-        for prompt in prompts:
-            if not isinstance(prompt, str):
-                raise TypeError(f"prompts must be str, one is {type(prompt).__name__}")
-        if not prompts:
-            return []
-        fields = self._ask_all(kind, model, prompts)
-        kinds, texts = fields[::2], fields[1::2]
-        failed = [index for index, kind in enumerate(kinds) if kind]
-        if not failed:
-            return texts
-        kind, text = kinds[failed[0]], texts[failed[0]]
-        if len(failed) == len(kinds) and len({*kinds}) == 1:
-            raise _error_type(kind)(text)
-        error = BatchError(
-            f"{len(failed)} of {len(kinds)} calls failed, the first at index {failed[0]}: "
-            f"{kind}: {text} (this exception's .results has the other replies)"
-        )
-        error.results = [None if bad else text for bad, text in zip(kinds, texts, strict=True)]
-        raise error
-
     def _set_final(self, answer: Any) -> str:
         """Give the final answer."""
         self._final = answer_text(answer)[:_MAX_ANSWER_CHARS]
@@ -315,31 +237,6 @@ class Session:
         more = [f"- ... and {len(lines) - _NAMES_SHOWN} more"] if len(lines) > _NAMES_SHOWN else []
         return "\n".join(["Variables:", *lines[:_NAMES_SHOWN], *more])
 
-    def _ask_all(self, kind: str, model: str | None, prompts: list[str]) -> list[str]:
-        """Distinct prompts once, in as many frames as they need."""
-        replies: dict[str, tuple[str, str]] = {}
-        distinct = list(dict.fromkeys(prompts))
-        while distinct:
-            size = many = 0
-            for prompt in distinct[: frames.MAX_FIELDS - 2]:
-                size += 4 * len(prompt) + 8  # at most
-                if size > _MAX_CALL_BYTES and many:
-                    break
-                many += 1
-            told = self._ask(kind, model, distinct[:many])
-            replies |= zip(distinct[:many], zip(told[::2], told[1::2], strict=True), strict=True)
-            distinct = distinct[many:]
-        return [field for prompt in prompts for field in replies[prompt]]
-
-    def _ask(self, kind: str, model: str | None, texts: list[str]) -> list[str]:
-        if os.getpid() != self._pid:
-            raise RuntimeError("sub-calls can only be made from the REPL's own process")
-        if model is not None and not isinstance(model, str):
-            raise TypeError(f"model must be a str, not {type(model).__name__}")
-        if sum(4 * len(text) + 8 for text in texts) > _MAX_CALL_BYTES and len(texts) == 1:
-            raise ValueError(f"a prompt of {len(texts[0])} characters is too long to send")
-        return self._channel.call(frames.CALL, [kind, model or "", *texts])
-
     def fetch_file(self, name: str, owner: str = "") -> str | None:
         """The content of a file of the context, None if there is none of that name.
 
@@ -354,13 +251,6 @@ class Session:
         if found.startswith("="):  # it is there already
             return str(self._values[found[1:]])
         return found[1:] if found else None
-
-
-def chunks(text: str, size: int, overlap: int = 0) -> list[str]:
-    """Windows of ``size`` characters, each beginning ``overlap`` before the end of the last."""
-    if not 0 <= overlap < size:
-        raise ValueError("overlap must be at least 0 and smaller than size")
-    return [text[at : at + size] for at in range(0, max(1, len(text) - overlap), size - overlap)]
 
 
 def main(
