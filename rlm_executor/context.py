@@ -8,7 +8,7 @@
     Context.named(book=..., notes=...)      several of these, each under a name of its own
 
 The REPL's process maps the descriptors and makes the values once for all sessions (``sandbox.
-values``); this process reads files only to hash them or to hand one over.
+values``); this process reads of many files their beginnings, and the one that it hands over.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import hashlib
 import json
 import keyword
 import os
+import stat
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from typing import Any
 from rlm_executor.errors import InputError
 
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-MAX_FILE = 200 << 20  # bytes of one file that is handed over; larger: give it as the context
+MAX_FILE = 60 << 20  # bytes of one file among several; larger: give it as the context
 _BLOCK = 1 << 22
 _SNIFFED = 1024  # bytes at a file's start; a NUL among them: it is no text
 
@@ -94,10 +95,14 @@ class Context:
 
     @property
     def bytes(self) -> int:
-        """How long it is, files not yet read included."""
+        """How long it is, files not yet read included.
+
+        Raises:
+            InputError: one of them is not there any more.
+        """
         sizes = (os.fstat(part.descriptor).st_size for part in self.parts if not part.files)
         paths = (path for part in self.parts for _, path in part.files)
-        return sum(sizes) + sum(path.stat().st_size for path in paths)
+        return sum(sizes) + sum(_facts(path).st_size for path in paths)
 
     @classmethod
     def of(cls, value: Context | str | Path | list[Any] | dict[str, Any]) -> Context:
@@ -109,7 +114,8 @@ class Context:
         if isinstance(value, Context):
             return value
         if isinstance(value, Path):
-            return cls.from_files([value]) if value.is_dir() else cls.from_file(value)
+            folder = stat.S_ISDIR(_facts(value).st_mode)
+            return cls.from_files([value]) if folder else cls.from_file(value)
         return cls.from_text(value) if isinstance(value, str) else cls.from_value(value)
 
     @classmethod
@@ -139,8 +145,9 @@ class Context:
         Raises:
             InputError: missing, unreadable, not a regular file, or not text.
         """
-        if not path.is_file():
-            what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        mode = _facts(path).st_mode
+        if not stat.S_ISREG(mode):
+            what = "is a folder, not a file" if stat.S_ISDIR(mode) else "is not a regular file"
             raise InputError(f"context {path} {what}; give a UTF-8 text file")
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -157,18 +164,26 @@ class Context:
         """Files and folders, as a mapping of names to texts that are read when code asks.
 
         Hidden files, links and binary files of a folder are left out. They must not change while
-        runs use them.
+        runs use them. A name that two of them have stands for the first; the other one goes by its
+        path.
 
         Raises:
-            InputError: one is missing or cannot be read, or there is no text file.
+            InputError: one is missing, cannot be read or is too large, one that is named itself is
+                binary, or there is no text file.
         """
         found: dict[str, Path] = {}
         for path in paths:
             for name, file in _walk(path):
+                if name in found and not file.samefile(found[name]):
+                    name = file.as_posix()
                 found.setdefault(name, file)
         if not found:
             raise InputError("the context has no text files; hidden and binary ones do not count")
-        sizes = {name: path.stat().st_size for name, path in found.items()}
+        sizes = {name: _facts(path).st_size for name, path in found.items()}
+        for name, size in sizes.items():
+            if size > MAX_FILE:
+                told = f"context file {name} has {size} bytes, more than {MAX_FILE}"
+                raise InputError(f"{told}; give it alone, or cut it into several")
         index = _memory(json.dumps(sizes, ensure_ascii=False).encode("utf-8", "replace"))
         return cls([Part("context", "files", index, f"{len(found)} files", "", (*found.items(),))])
 
@@ -201,8 +216,11 @@ class Context:
         Blocks for as long as reading takes.
         """
         for part in self.parts:
-            if part.path and name == part.path and part.kind == "text":
-                return f"={part.name}"
+            if part.path and name == part.path:
+                if part.kind == "text":
+                    return f"={part.name}"
+                too_large = os.fstat(part.descriptor).st_size > MAX_FILE
+                return None if too_large else ":" + _decoded(part)
         owner, _, rest = name.rpartition("\0")  # a value that reads its own files says whose
         path = self._files[owner].get(rest) if owner in self._files else None
         for files in self._files.values():
@@ -220,7 +238,7 @@ class Context:
         """All of it as one text; several parts and files under their names. May block.
 
         Raises:
-            InputError: a file cannot be read.
+            InputError: a file cannot be read, or is not UTF-8 text.
         """
         texts: list[str] = []
         for part in self.parts:
@@ -233,24 +251,21 @@ class Context:
                         raise InputError(f"context file {label} cannot be read any more")
                     text = text[1:]
                 else:
-                    size = os.fstat(part.descriptor).st_size
-                    text = os.pread(part.descriptor, size, 0).decode("utf-8", "replace")
+                    text = _decoded(part)
                 texts.append(f"# {label}\n{text}" if len(self.parts) + len(names) > 2 else text)
         return "\n\n".join(texts)
 
     def sha256(self) -> str:
-        """Hex digest of the bytes, computed once; of several parts, of their names too."""
+        """Hex digest of the bytes, computed once; of several parts, of their names too.
+
+        Of files that are read when code asks, of their names and sizes: else all would be read.
+        """
         if self._sha256 is None:
             digest = hashlib.sha256()
             for part in self.parts:
                 if len(self.parts) > 1 or part.files:
                     digest.update(f"{part.name}\0".encode())
-                for name, path in part.files:
-                    digest.update(f"{name}\0".encode())
-                    with path.open("rb") as file:
-                        _hash(digest, file.fileno())
-                if not part.files:
-                    _hash(digest, part.descriptor)
+                _hash(digest, part.descriptor)
             self._sha256 = digest.hexdigest()
         return self._sha256
 
@@ -271,13 +286,37 @@ def _hash(digest: Any, descriptor: int) -> None:
         offset += len(chunk)
 
 
+def _decoded(part: Part) -> str:
+    size, data = os.fstat(part.descriptor).st_size, bytearray()
+    while chunk := os.pread(part.descriptor, min(_BLOCK, size - len(data)), len(data)):
+        data += chunk
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"context {part.label} is not UTF-8 text (byte {error.start})") from error
+
+
+def _facts(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError as error:
+        raise InputError(f"context {path} does not exist; give text files or folders") from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"context {path} cannot be read ({why})") from error
+
+
 def _walk(path: Path) -> Iterator[tuple[str, Path]]:
     """Names and paths: of a file its name, of a folder all text files in it."""
-    if path.is_file():
-        yield path.name, path
+    mode = _facts(path).st_mode
+    if stat.S_ISREG(mode):
+        file = path.resolve()  # a link that was named itself is meant
+        if not _is_text(file):
+            raise InputError(f"context {path} is a binary file; give a UTF-8 text file")
+        yield path.name, file
         return
-    if not path.is_dir():
-        raise InputError(f"context {path} does not exist; give text files or folders")
+    if not stat.S_ISDIR(mode):
+        raise InputError(f"context {path} is neither a file nor a folder; give text files")
 
     def failed(error: OSError) -> None:
         raise InputError(f"context {error.filename} cannot be read ({error.strerror})") from error
@@ -287,10 +326,14 @@ def _walk(path: Path) -> Iterator[tuple[str, Path]]:
         for name in sorted(names):
             file = Path(folder) / name
             if not name.startswith(".") and not file.is_symlink() and file.is_file():
-                try:
-                    with file.open("rb") as opened:
-                        text = b"\0" not in opened.read(_SNIFFED)
-                except OSError as error:
-                    failed(error)
-                if text:
+                if _is_text(file):
                     yield file.relative_to(path).as_posix(), file
+
+
+def _is_text(path: Path) -> bool:
+    """Whether its beginning is; the rest is not looked at."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            return b"\0" not in file.read(_SNIFFED)
+    except OSError as error:
+        raise InputError(f"context {path} cannot be read ({error.strerror})") from error

@@ -12,14 +12,15 @@ from rlm_executor.context import Context
 from rlm_executor.journal import Journal
 from rlm_executor.lm import Counts
 from rlm_executor.result import RLMResult
-from rlm_executor.sandbox.host import Call
-from rlm_executor.subcalls import Leaves, SubCalls
+from rlm_executor.sandbox.host import Call, CallReply
+from rlm_executor.subcalls import SubCalls
 
 if TYPE_CHECKING:
     from rlm_executor.rlm import RLM
 
 _LEAST_BYTES_PER_TOKEN = 2.5  # below it the server is asked, or it is taken not to fit
 _SPARE = 64  # tokens that a chat template puts around a message
+_STOPS = {"": "answered", "PromptTooLong": "root_window"}  # by the call's error; else "root_error"
 
 
 class Plain:
@@ -61,24 +62,32 @@ class Plain:
             models=[rlm.root.model, rlm.sub.model],
             prelude=[],
             card=rlm.card.model_dump(mode="json"),
+            **rlm.facts(),
         )
-        calls = SubCalls(Leaves(rlm.sub, rlm.models), rlm.card, budget, tally, self._journal.record)
-        (reply,) = await calls.answer(Call((prompt,)))
-        result = RLMResult(
-            "" if reply.error else reply.text,
-            "root_error" if reply.error else "answered",
-            "none" if reply.error else "plain",
-            turns=0,
-            error_cells=0,
-            root=Tally().usage,
-            sub=tally.usage,
-            unknown_calls=tally.unknown,
-            dollars=round(budget.used_dollars, 6) if budget.prices else None,
-            seconds=round(time.monotonic() - started, 3),
-            posture="",
-            journal=self._journal.path,
-        )
-        self._journal.end(asdict(result))
+        calls = SubCalls(rlm.leaves(rlm.sub), rlm.card, budget, tally, self._journal.record)
+        reply, stop = CallReply("", "CallCancelled"), "cancelled"
+        try:
+            async with asyncio.timeout(budget.seconds_left()):
+                (reply,) = await calls.answer(Call((prompt,)))
+            stop = budget.refused or _STOPS.get(reply.error, "root_error")
+        except TimeoutError:
+            stop = "timeout"
+        finally:
+            result = RLMResult(
+                "" if reply.error else reply.text,
+                stop,
+                "none" if reply.error else "plain",
+                turns=0,
+                error_cells=0,
+                root=Tally().usage,
+                sub=tally.usage,
+                unknown_calls=tally.unknown,
+                dollars=round(budget.used_dollars, 6) if budget.prices else None,
+                seconds=round(time.monotonic() - started, 3),
+                posture="",
+                journal=self._journal.path,
+            )
+            self._journal.end(asdict(result))
         return result
 
     async def _prompt(self) -> str:

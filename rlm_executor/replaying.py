@@ -7,14 +7,15 @@ an output, an error or the answer shows as ``ReplayDiverged``.
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rlm_executor import errors
-from rlm_executor.budget import Budget, Limits
+from rlm_executor.budget import Budget, Limits, Price
 from rlm_executor.card import RLMCard
 from rlm_executor.context import Context
 from rlm_executor.errors import InputError, LMError, RecordEnds, ReplayDiverged, RLMError
@@ -24,6 +25,7 @@ from rlm_executor.lm import LM, Completion, Message, Sampling, Usage
 from rlm_executor.result import RLMResult
 from rlm_executor.rlm import RLM, Asked
 from rlm_executor.run import Run
+from rlm_executor.subcalls import Leaves
 from rlm_executor.trajectory import Trajectory
 
 
@@ -102,9 +104,8 @@ class _Recorded(RLM):
         self._live, self._cells = live, trajectory.cells
         finished = trajectory.end is not None and trajectory.end["stop_reason"] != "cancelled"
         self._missing: type[RLMError] = ReplayDiverged if finished else RecordEnds
-        self._below: defaultdict[tuple[int, str], deque[tuple[LM, LM]]] = defaultdict(deque)
+        self._named: dict[str, str] = run.get("named", {})
         self._turns, sub = self._models(trajectory)
-        self._collect(trajectory, 1)
         super().__init__(
             self._turns,
             sub,
@@ -112,7 +113,8 @@ class _Recorded(RLM):
             journal=out,
             prelude=run["prelude"],
             task=run["task"],
-            models={name: sub for name in sub.names},
+            models=sub.named(self._named),
+            prices={name: Price(**price) for name, price in run.get("prices", {}).items()},
             route=run.get("route", "always_rlm"),
         )
 
@@ -131,22 +133,21 @@ class _Recorded(RLM):
     def _models(self, trajectory: Trajectory) -> tuple[_RecordedRoot, _RecordedSub]:
         root, sub = self._live or (None, None)
         names = trajectory.run["models"]
-        return (
-            _RecordedRoot(names[0], trajectory.turn_rows, root, self._missing),
-            _RecordedSub(names[1], trajectory.calls, sub, self._missing),
-        )
-
-    def _collect(self, trajectory: Trajectory, depth: int) -> None:
-        """The runs below, by depth and by what started them, in their order."""
+        recorded = _RecordedRoot(names[0], trajectory.turn_rows, root, self._missing)
         for child in trajectory.children.values():
-            self._below[depth, child.run["started_by"]].append(self._models(child))
-            self._collect(child, depth + 1)
+            recorded.below[child.run["started_by"]].append(self._models(child))
+        return recorded, _RecordedSub(names[1], trajectory.calls, sub, self._missing)
 
-    def pair(self, depth: int, prompt: str, model: str = "") -> tuple[LM, LM]:
+    def leaves(self, sub: LM) -> Leaves:
+        named = sub.named(self._named) if isinstance(sub, _RecordedSub) else self.models
+        return Leaves(sub, named)
+
+    def pair(
+        self, depth: int, prompt: str, model: str = "", above: LM | None = None
+    ) -> tuple[LM, LM]:
         if not depth:
             return super().pair(depth, prompt)
-        known = self._below[depth, sha256_text(prompt)]
-        if known:
+        if isinstance(above, _RecordedRoot) and (known := above.below[sha256_text(prompt)]):
             return known.popleft()
         if self._live is None:
             raise self._missing(f"a run that the recorded one never started: {prompt[:80]!r}")
@@ -155,14 +156,20 @@ class _Recorded(RLM):
     def budget(self) -> Budget:
         if self._live is not None:
             return super().budget()
-        return _RecordedBudget(self.card.limits, self._turns, self._cells)
+        return _RecordedBudget(self.card.limits, self.prices, self._turns, self._cells)
 
 
 class _RecordedBudget(Budget):
     """No clock: the time is up where it was up in the recording."""
 
-    def __init__(self, limits: Limits, root: _RecordedRoot, cells: list[Event]) -> None:
-        super().__init__(dataclasses.replace(limits, max_seconds=86400.0, max_dollars=None))
+    def __init__(
+        self,
+        limits: Limits,
+        prices: Mapping[str, Price] | None,
+        root: _RecordedRoot,
+        cells: list[Event],
+    ) -> None:
+        super().__init__(dataclasses.replace(limits, max_seconds=86400.0), prices)
         self._root, self._cells = root, iter(cells)
 
     def seconds_left(self, depth: int = 0) -> float:
@@ -188,6 +195,8 @@ class _RecordedRoot:
         self._at = 0
         self._messages: list[Message] = []
         self.landing = False
+        # The runs that this one had started, by what started them, in their order.
+        self.below: defaultdict[str, deque[tuple[LM, LM]]] = defaultdict(deque)
 
     def lands_next(self) -> str:
         """The reason for the landing turn, if that is the next one and has not begun."""
@@ -223,17 +232,23 @@ class _RecordedSub:
         self, model: str, rows: list[Event], live: LM | None, missing: type[RLMError]
     ) -> None:
         self.model, self._live, self._missing = model, live, missing
-        self._replies: defaultdict[str, deque[Event]] = defaultdict(deque)
-        self.names = {row["model"] for row in rows if "model" in row}  # asked by name
+        self._replies: defaultdict[tuple[str, str], deque[Event]] = defaultdict(deque)
         for row in rows:
             if "child" not in row:
-                self._replies[row["prompt_sha256"]].append(row)
+                self._replies[row.get("model", model), row["prompt_sha256"]].append(row)
+
+    def named(self, models: Mapping[str, str]) -> dict[str, _RecordedSub]:
+        """The other models that this run's code had asked, by the names that they have there."""
+        others = {name: copy.copy(self) for name in models}
+        for name, other in others.items():
+            other.model = models[name]
+        return others
 
     async def chat(
         self, messages: list[Message], *, max_tokens: int, sampling: Sampling
     ) -> Completion:
         prompt = messages[0]["content"]
-        replies = self._replies[sha256_text(prompt)]
+        replies = self._replies[self.model, sha256_text(prompt)]
         if not replies:
             if self._live is None:
                 raise self._missing(f"a sub-call that the recorded run never made: {prompt[:80]!r}")

@@ -12,7 +12,8 @@ one landing turn, and what is known by then is returned. One budget covers the w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from rlm_executor.lm import LM, Message
 from rlm_executor.plain import Plain
 from rlm_executor.result import RLMResult
 from rlm_executor.run import Run
+from rlm_executor.subcalls import Leaves
 
 ROUTES = ("always_rlm", "auto", "plain")
 Asked = Context | str | Path | list[Any] | dict[str, Any]
@@ -80,8 +82,9 @@ class RLM:
         if route not in ROUTES:
             raise ConfigError("route", f"is {route!r}", f"use one of {', '.join(ROUTES)}")
         if self.card.limits.max_dollars is not None:
-            named = {lm.model for pair in self.deeper for lm in pair} | set(self.models)
-            if unpriced := sorted(named - set(prices or {})):
+            asked = {lm.model for pair in self.deeper for lm in pair}
+            asked |= {lm.model for lm in self.models.values()}
+            if unpriced := sorted(asked - set(prices or {})):
                 raise ConfigError(
                     "limits.max_dollars",
                     f"needs the price of {', '.join(unpriced)}",
@@ -97,18 +100,7 @@ class RLM:
             InputError: the context is missing, empty or not text.
             SandboxError: no REPL process can be had.
         """
-        context = Context.of(context)
-        if not context.bytes:
-            raise InputError(f"context {context.label} is empty; give what is to be asked about")
-        journal = Journal(self.journal, self.on_event)
-        try:
-            if self.route != "always_rlm":
-                plain = Plain(self, question, context, journal)
-                if self.route == "plain" or await plain.fits():
-                    return await plain.answer()
-            return await Run(self, question, context, journal, self.budget()).whole()
-        finally:
-            journal.close()
+        return await self._run(question, context, self.on_event)
 
     def complete(self, question: str, context: Asked) -> RLMResult:
         """``run``, for code that is not async; gives the models' connections back."""
@@ -128,31 +120,71 @@ class RLM:
         for lm in self.models.values():
             await lm.aclose()
 
-    async def stream(self, question: str, context: Asked) -> AsyncIterator[Event | RLMResult]:
-        """``run``, event by event; the last item is the result. Leaving it early ends the run."""
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        told, self.on_event = self.on_event, events.put_nowait
-        task = asyncio.ensure_future(self.run(question, context))
+    async def stream(
+        self, question: str, context: Asked
+    ) -> AsyncGenerator[Event | RLMResult, None]:
+        """``run``, event by event; the last item is the result.
+
+        Leaving it early ends the run: at once with ``contextlib.aclosing``, else when the
+        generator is collected.
+        """
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+        def tell(event: Event) -> None:
+            if self.on_event is not None:
+                self.on_event(event)
+            events.put_nowait(event)
+
+        task = asyncio.ensure_future(self._run(question, context, tell))
+        task.add_done_callback(lambda _: events.put_nowait(None))
         try:
-            while not (task.done() and events.empty()):
-                coming = asyncio.ensure_future(events.get())
-                await asyncio.wait({task, coming}, return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
-                    coming.cancel()
-                    continue
-                if told is not None:
-                    told(coming.result())
-                yield coming.result()
+            while (event := await events.get()) is not None:
+                yield event
             yield task.result()
         finally:
-            self.on_event = told
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(
+        self, question: str, context: Asked, on_event: Callable[[Event], None] | None
+    ) -> RLMResult:
+        context = Context.of(context)
+        if not context.bytes:
+            raise InputError(f"context {context.label} is empty; give what is to be asked about")
+        journal = Journal(self.journal, on_event)
+        try:
+            if self.route != "always_rlm":
+                plain = Plain(self, question, context, journal)
+                if self.route == "plain" or await plain.fits():
+                    return await plain.answer()
+            return await Run(self, question, context, journal, self.budget()).whole()
+        finally:
+            journal.close()
 
     def budget(self) -> Budget:
         """The budget of one tree."""
         return Budget(self.card.limits, self.prices)
 
-    def pair(self, depth: int, prompt: str) -> tuple[LM, LM]:
-        """Root and sub of a run at ``depth`` that was started for ``prompt``."""
-        return self.deeper[min(depth, len(self.deeper) - 1)]
+    def facts(self) -> dict[str, Any]:
+        """What else a journal has to tell for a replay: models by name, and prices."""
+        named = {name: lm.model for name, lm in self.models.items()}
+        prices = {name: asdict(price) for name, price in (self.prices or {}).items()}
+        return {key: fact for key, fact in {"named": named, "prices": prices}.items() if fact}
+
+    def leaves(self, sub: LM) -> Leaves:
+        """Who answers the plain calls of a run whose sub-model this is."""
+        return Leaves(sub, self.models)
+
+    def pair(
+        self, depth: int, prompt: str, model: str = "", above: LM | None = None
+    ) -> tuple[LM, LM]:
+        """Root and sub of a run.
+
+        Args:
+            depth: its own.
+            prompt: what it was started for, below the top.
+            model: the root that was asked for by name, if any.
+            above: root of the run that started it.
+        """
+        root, sub = self.deeper[min(depth, len(self.deeper) - 1)]
+        return self.models.get(model, root), sub

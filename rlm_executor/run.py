@@ -12,11 +12,11 @@ from rlm_executor.context import Context
 from rlm_executor.errors import BudgetExhausted, CallCancelled, LMError, PromptTooLong
 from rlm_executor.files import sha256_text
 from rlm_executor.journal import Journal
-from rlm_executor.lm import Message, Usage
+from rlm_executor.lm import LM, Message, Usage
 from rlm_executor.parsing import Reply
 from rlm_executor.result import RLMResult
 from rlm_executor.sandbox.host import Call, Cell, Repl
-from rlm_executor.subcalls import Leaves, SubCalls, whole
+from rlm_executor.subcalls import SubCalls, whole
 from rlm_executor.window import Window
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Run:
         above: the parent's tally.
         prompt: what started it, below the top.
         model: the root that was asked for by name, if any.
+        parent: root of the run that started it.
     """
 
     def __init__(
@@ -53,16 +54,17 @@ class Run:
         above: Tally | None = None,
         prompt: str = "",
         model: str = "",
+        parent: LM | None = None,
     ) -> None:
         self.rlm, self.limits, self.dialect = rlm, rlm.card.limits, rlm.card.dialect
         self.question, self.context = question, context
         self.journal, self.budget, self.depth = journal, budget, depth
         self.prompt = prompt
-        self.root, self.sub = rlm.pair(depth, prompt, model)
+        self.root, self.sub = rlm.pair(depth, prompt, model, parent)
         self.used, self.below = Tally(above), Tally(above)
         self.deep = depth + 1 < self.limits.max_depth
         self.subcalls = SubCalls(
-            Leaves(self.sub, rlm.models),
+            rlm.leaves(self.sub),
             rlm.card,
             budget,
             self.below,
@@ -103,9 +105,8 @@ class Run:
             self.end("cancelled")
             raise
         finally:
-            self.subcalls.close()
-        finally:
             hashed.cancel()
+            self.subcalls.close()
 
     async def open(self, sha256: str) -> None:
         """The first messages: the question, and of the context only what it is and how large."""
@@ -121,7 +122,7 @@ class Run:
             models=[self.root.model, self.sub.model],
             prelude=self.rlm.prelude,
             card=self.rlm.card.model_dump(mode="json"),
-            **({"started_by": sha256_text(self.prompt)} if self.depth else {}),
+            **({"started_by": sha256_text(self.prompt)} if self.depth else self.rlm.facts()),
         )
 
     def limit(self) -> str | None:
@@ -294,6 +295,7 @@ class Run:
             above=self.below,
             prompt=whole(call, prompt),
             model=call.model,
+            parent=self.root,
         )
         return await run.whole()
 

@@ -108,6 +108,11 @@ class SubCalls:
                 self._budget.settle(need, lm.model, Usage())
         return [replies[prompt] for prompt in call.prompts]
 
+    def close(self) -> None:
+        """Start no more runs. Else a run and its calls would hold each other, and its context's
+        process with them, until a collector comes by."""
+        self._child = None
+
     def _deep(self, call: Call) -> bool:
         return call.recursive and self._child is not None
 

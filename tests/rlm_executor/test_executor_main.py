@@ -34,7 +34,8 @@ def test_a_question_from_the_command_line(
     server.plan(200, said(finish("r")))
     place = ["--context", str(book), "--endpoint", server.url, "--model", "rlm"]
     journal = tmp_path / "j.jsonl"
-    assert main(["What has Mara?", *place, "--sub-model", "base", "--journal", str(journal)]) == 0
+    place += ["--route", "always_rlm", "--sub-model", "base", "--journal", str(journal)]
+    assert main(["What has Mara?", *place]) == 0
     printed = capsys.readouterr()
     assert printed.out == "a trout\n"
     assert "answered after 2 turns and 1 sub-calls" in printed.err
@@ -51,7 +52,7 @@ def test_the_whole_result_as_json_and_no_answer_as_exit_code(
     server.plan(200, said(""))
     place = ["--context", str(book), "--endpoint", server.url, "--model", "m"]
     limits = ["--max-turns", "1", "--card", str(tmp_path), "--json"]
-    assert main(["Q?", *place, *limits]) == 1
+    assert main(["Q?", *place, *limits, "--route", "always_rlm"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert (result["stop_reason"], result["answer"]) == ("max_turns", "")
 
