@@ -1,7 +1,7 @@
 """The context: what the model never sees whole, handed to the REPL as file descriptors.
 
     Context.of("text" | Path | ["a", "b"] | {"k": ...})     whichever fits
-    Context.from_text(text)        a str; kept once in an anonymous memory file
+    Context.from_text(text)        a str; handed over in pieces: nothing here copies it
     Context.from_file(path)        a UTF-8 text file; .jsonl becomes a list of its records
     Context.from_value(value)      a list or dict of what JSON knows
     Context.from_files(paths)      several files, or a folder: read one by one, when code asks
@@ -21,7 +21,7 @@ import os
 import stat
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,51 @@ class Part:
     """One value of a context."""
 
     name: str  # of its variable
-    kind: str  # text | json | jsonl | files
-    descriptor: int  # of its bytes; of an index of names and sizes for files
+    kind: str  # text | json | jsonl | files | str (a text that was handed in)
+    descriptor: int  # of its bytes; of an index of names and sizes for files; -1: see text
     label: str  # for error messages: a file's name, or what it is
     path: str = ""  # the name of the file that it was made of
     files: tuple[tuple[str, Path], ...] = ()
+    text: str = ""
+
+    @property
+    def size(self) -> int:
+        """Its bytes, files not yet read included.
+
+        Raises:
+            InputError: one of them is not there any more.
+        """
+        if self.files:
+            return sum(_facts(path).st_size for _, path in self.files)
+        if self.descriptor >= 0:
+            return os.fstat(self.descriptor).st_size
+        return len(self.text) if self.text.isascii() else sum(map(len, self.pieces()))
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its bytes, a few megabytes at a time."""
+        if self.descriptor < 0:
+            for at in range(0, len(self.text), _BLOCK):
+                yield self.text[at : at + _BLOCK].encode()
+            return
+        at = 0
+        while piece := os.pread(self.descriptor, _BLOCK, at):
+            yield piece
+            at += len(piece)
+
+    def widest(self) -> int:
+        """A code point as wide as the widest of ``text``, in CPython's sense: 1, 2 or 4 bytes."""
+        if self.text.isascii():
+            return 0x7F
+        found = 0xFF
+        for at in range(0, len(self.text), _BLOCK):
+            piece = self.text[at : at + _BLOCK]
+            try:
+                piece.encode("latin-1")
+            except UnicodeEncodeError:
+                if len(piece.encode("utf-16-le")) > 2 * len(piece):
+                    return 0x10FFFF
+                found = 0xFFFF
+        return found
 
 
 class Context:
@@ -86,7 +126,8 @@ class Context:
         self._files = {part.name: dict(part.files) for part in self.parts if part.files}
         if not self._owners:
             for part in self.parts:
-                weakref.finalize(self, os.close, part.descriptor)
+                if part.descriptor >= 0:
+                    weakref.finalize(self, os.close, part.descriptor)
 
     @property
     def label(self) -> str:
@@ -100,9 +141,7 @@ class Context:
         Raises:
             InputError: one of them is not there any more.
         """
-        sizes = (os.fstat(part.descriptor).st_size for part in self.parts if not part.files)
-        paths = (path for part in self.parts for _, path in part.files)
-        return sum(sizes) + sum(_facts(path).st_size for path in paths)
+        return sum(part.size for part in self.parts)
 
     @classmethod
     def of(cls, value: Context | str | Path | list[Any] | dict[str, Any]) -> Context:
@@ -120,8 +159,15 @@ class Context:
 
     @classmethod
     def from_text(cls, text: str) -> Context:
-        """A context held in memory."""
-        return cls([Part("context", "text", _memory(text.encode("utf-8", "replace")), "text")])
+        """A context held in memory. Lone surrogates become question marks."""
+        part = Part("context", "str", -1, "text", text=text)
+        try:
+            if not text.isascii():
+                for _ in part.pieces():
+                    pass
+        except UnicodeEncodeError:
+            part = replace(part, text=text.encode("utf-8", "replace").decode())
+        return cls([part])
 
     @classmethod
     def from_value(cls, value: list[Any] | dict[str, Any]) -> Context:
@@ -201,9 +247,7 @@ class Context:
             if len(context.parts) != 1 or name in ("context", "answer"):
                 raise InputError(f"a context cannot be named {name!r} here; use another name")
         parts = [
-            Part(name, part.kind, part.descriptor, part.label, part.path, part.files)
-            for name, context in contexts.items()
-            for part in context.parts
+            replace(part, name=name) for name, context in contexts.items() for part in context.parts
         ]
         if not parts:
             raise InputError("no contexts were given")
@@ -265,7 +309,8 @@ class Context:
             for part in self.parts:
                 if len(self.parts) > 1 or part.files:
                     digest.update(f"{part.name}\0".encode())
-                _hash(digest, part.descriptor)
+                for piece in part.pieces():
+                    digest.update(piece)
             self._sha256 = digest.hexdigest()
         return self._sha256
 
@@ -279,19 +324,11 @@ def _memory(data: bytes) -> int:
     return descriptor
 
 
-def _hash(digest: Any, descriptor: int) -> None:
-    offset = 0
-    while chunk := os.pread(descriptor, _BLOCK, offset):
-        digest.update(chunk)
-        offset += len(chunk)
-
-
 def _decoded(part: Part) -> str:
-    size, data = os.fstat(part.descriptor).st_size, bytearray()
-    while chunk := os.pread(part.descriptor, min(_BLOCK, size - len(data)), len(data)):
-        data += chunk
+    if part.descriptor < 0:
+        return part.text
     try:
-        return data.decode("utf-8")
+        return b"".join(part.pieces()).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"context {part.label} is not UTF-8 text (byte {error.start})") from error
 

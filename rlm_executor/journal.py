@@ -68,6 +68,12 @@ class Journal:
         if self._on_event is not None:
             self._on_event(event)
 
+    def restart(self) -> None:
+        """Forget what was recorded: the run goes another way."""
+        self._messages, self._ids = Delta(), Delta()
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
+
     def run(self, **facts: Any) -> None:
         """The first event: what was asked of whom, and what a replay needs to know."""
         made_by = {"python": sys.version.split()[0], "seed": SEED}

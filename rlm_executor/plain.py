@@ -18,7 +18,8 @@ from rlm_executor.subcalls import SubCalls
 if TYPE_CHECKING:
     from rlm_executor.rlm import RLM
 
-_LEAST_BYTES_PER_TOKEN = 2.5  # below it the server is asked, or it is taken not to fit
+_LEAST_BYTES_PER_TOKEN = 2.5  # of nearly all text: the measure where the server does not count
+_MOST_BYTES_PER_TOKEN = 8  # beyond it counting is a waste
 _SPARE = 64  # tokens that a chat template puts around a message
 _STOPS = {"": "answered", "PromptTooLong": "root_window"}  # by the call's error; else "root_error"
 
@@ -34,13 +35,18 @@ class Plain:
         """Whether prompt and reply fit into its window."""
         card = self._rlm.card
         room = card.sub_window - card.limits.sub_max_tokens - _SPARE
-        if self._context.bytes + len(self._question.encode()) <= _LEAST_BYTES_PER_TOKEN * room:
+        size = self._context.bytes + len(self._question.encode("utf-8", "replace"))
+        if size <= room:  # no token is shorter than a byte
             return True
-        if self._context.bytes > 8 * room or not isinstance(self._rlm.sub, Counts):
+        if size > _MOST_BYTES_PER_TOKEN * room:
             return False
+        if not isinstance(self._rlm.sub, Counts):
+            return size <= _LEAST_BYTES_PER_TOKEN * room
         messages = [{"role": "user", "content": await self._prompt()}]
         tokens = await self._rlm.sub.count(messages, card.sub_sampling)
-        return tokens is not None and tokens <= room + _SPARE
+        if tokens is None:
+            return size <= _LEAST_BYTES_PER_TOKEN * room
+        return tokens <= room + _SPARE
 
     async def answer(self) -> RLMResult:
         """Ask.

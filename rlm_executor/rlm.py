@@ -156,7 +156,10 @@ class RLM:
             if self.route != "always_rlm":
                 plain = Plain(self, question, context, journal)
                 if self.route == "plain" or await plain.fits():
-                    return await plain.answer()
+                    result = await plain.answer()
+                    if self.route == "plain" or result.stop_reason != "root_window":
+                        return result
+                    journal.restart()  # it did not fit after all
             return await Run(self, question, context, journal, self.budget()).whole()
         finally:
             journal.close()

@@ -11,6 +11,7 @@ What is context and what is question (``to_run``), the one rule:
    given there replaces the earlier messages; a question given there leaves all messages to the
    context. Limits can only lower those of the card. Files can't be named: a client has no say in
    what this machine reads.
+3. Where nothing is left for the context (a message alone), the question is the context too.
 
 ``temperature``, ``top_p`` and ``seed`` go to the root model. Fields that would change the reply and
 that the loop has no meaning for are refused; any other field is listed in ``rlm.ignored``.
@@ -124,6 +125,7 @@ def to_run(body: Json, *, max_question_chars: int) -> RunRequest:
         ignored.append("messages before the last" if "question" not in extension else "messages")
     if not question.strip():
         raise Refusal(400, "the question is empty: the last message has no text", param="messages")
+    context = context if context.strip() else question
     if len(question) > max_question_chars:
         raise Refusal(
             400,

@@ -11,9 +11,11 @@ A start takes a minute (several on a busy machine), so tests that use it carry t
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,19 +26,35 @@ TINY_BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny-base"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What goes to one worker of pytest-xdist: all that shares the vLLM, else a file.
-
-    The long ones come first, so that no worker ends long after the others.
-    """
-    place: dict[str, int] = {}
-    groups: dict[pytest.Item, str] = {}
+    """The long ones first, so that no worker of pytest-xdist ends long after the others."""
+    rank: dict[Path, int] = {}
     for item in items:
-        vllm = item.get_closest_marker("real_vllm") is not None
-        groups[item] = group = "vllm" if vllm else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-        rank = 0 if vllm else 1 if item.get_closest_marker("slow") else 2
-        place[group] = min(rank, place.get(group, rank))
-    items.sort(key=lambda item: place[groups[item]])
+        slow = item.get_closest_marker("slow") is not None
+        mine = 0 if _asks_for_vllm(item.path) else 1 if slow else 2
+        rank[item.path] = min(mine, rank.get(item.path, mine))
+    items.sort(key=lambda item: rank[item.path])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file goes to one worker, and all files that share the vLLM to the same one.
+
+    (``--dist loadgroup`` would do it, but pytest-xdist 3.8 loses its groups under pytest 9.2.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "vllm" if _asks_for_vllm(Path(config.rootpath, file)) else file
+
+    return ByFile(config, log)
+
+
+@functools.cache
+def _asks_for_vllm(path: Path) -> bool:
+    text = path.read_text(encoding="utf-8")
+    return "vllm_engine" in text or "vllm_base_url" in text
 
 
 @pytest.fixture(scope="session")

@@ -50,8 +50,7 @@ class Gate:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.skipped:
-            test = report.nodeid.rsplit("@", 1)[0]  # pytest-xdist puts the group behind it
-            self.skipped[test] = getattr(report, "wasxfail", "") or _reason(report)
+            self.skipped[report.nodeid] = getattr(report, "wasxfail", "") or _reason(report)
         if report.passed and report.when == "call":
             for marker in REAL:
                 self.passed[marker] += marker in report.keywords

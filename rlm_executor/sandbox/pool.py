@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -240,9 +241,7 @@ class Pool:
             try:
                 with theirs:
                     base = self._control or self._start()
-                    values = json.dumps([(part.name, part.kind) for part in context.parts])
-                    descriptors = [part.descriptor for part in context.parts]
-                    socket.send_fds(base, [values.encode()], [theirs.fileno(), *descriptors])
+                    _hand_over(base, theirs, context)
                 reply = ours.recv(zygote.MAX_PACKET).decode("utf-8", "replace")
                 if reply:
                     return ours, reply
@@ -292,6 +291,36 @@ class Pool:
             self._end()
         self._base = self._control = None
         return said
+
+
+def _hand_over(base: socket.socket, control: socket.socket, context: Context) -> None:
+    """Let the base zygote make one for this context, and give that one what it is about."""
+    kinds: list[tuple[str | int, ...]] = []
+    theirs, pipes, readers = [control.fileno()], [], []
+    try:
+        for part in context.parts:
+            if part.descriptor >= 0:
+                kinds.append((part.name, part.kind))
+                theirs.append(part.descriptor)
+            else:
+                kinds.append((part.name, part.kind, len(part.text), part.widest()))
+                reader, writer = os.pipe()
+                with contextlib.suppress(OSError):  # a user may have only so much of them
+                    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, zygote.PIECE)
+                readers.append(reader)
+                theirs.append(reader)
+                pipes.append((writer, part))
+        socket.send_fds(base, [json.dumps(kinds).encode()], theirs)
+        while readers:
+            os.close(readers.pop())
+        for writer, part in pipes:  # in the order in which they are read
+            for piece in part.pieces():
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(writer, view) :]
+    finally:
+        for descriptor in [*readers, *(writer for writer, _ in pipes)]:
+            os.close(descriptor)
 
 
 def _reap(process: subprocess.Popen[bytes], control: socket.socket, owner: int) -> None:

@@ -5,6 +5,8 @@ Made once in the context's zygote and shared by its sessions; standard library o
 
 from __future__ import annotations
 
+import codecs
+import ctypes
 import json
 import mmap
 import os
@@ -14,6 +16,7 @@ from typing import Any
 
 _KEPT_CHARS = 32 << 20  # of files that were read; a session that reads on lets go of the oldest
 _SHOWN_NAMES = 5
+_PIECE = 1 << 20  # bytes read at once
 _PREVIEW_CHARS = 200
 Fetch = Callable[[str], "str | None"]
 
@@ -69,17 +72,22 @@ class Files(Mapping[str, str]):
         return f"<{len(self)} files: {names}{more}>"
 
 
-def read(kind: str, descriptor: int) -> Any:
+def read(kind: str, descriptor: int, chars: int = 0, widest: int = 0) -> Any:
     """The value behind a descriptor, which is closed.
 
     Args:
-        kind: "text", "json", "jsonl" or "files" (a JSON object of names and sizes).
+        kind: "text", "json", "jsonl", "files" (a JSON object of names and sizes) or "str", a text
+            that comes through a pipe.
         descriptor: of UTF-8 bytes.
+        chars: of a "str".
+        widest: of a "str", a code point that is as wide as its widest.
 
     Raises:
         BadContext: it is no such thing.
         MemoryError, OSError: it does not fit.
     """
+    if kind == "str":
+        return _assemble(descriptor, chars, widest)
     try:
         text = _decode(descriptor)
     except UnicodeDecodeError as error:
@@ -161,6 +169,35 @@ def _decode(descriptor: int) -> str:
             return str(mapped, "utf-8")
     finally:
         os.close(descriptor)
+
+
+def _assemble(descriptor: int, chars: int, widest: int) -> str:
+    """A str of known size, filled piece by piece: at no time is there a second copy of it."""
+    api = ctypes.pythonapi
+    api.PyUnicode_New.restype = ctypes.c_void_p
+    api.PyUnicode_New.argtypes = [ctypes.c_ssize_t, ctypes.c_uint32]
+    api.PyUnicode_CopyCharacters.restype = ctypes.c_ssize_t
+    api.PyUnicode_CopyCharacters.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_ssize_t,
+        ctypes.py_object,
+        ctypes.c_ssize_t,
+        ctypes.c_ssize_t,
+    ]
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    with os.fdopen(descriptor, "rb", buffering=0) as pipe:
+        if not chars:
+            return ""
+        # An address, not an object: only a str that nobody else holds may be written to.
+        whole, at = api.PyUnicode_New(chars, widest), 0
+        while at < chars and (data := pipe.read(_PIECE)):
+            piece = decode(data)
+            at += api.PyUnicode_CopyCharacters(whole, at, piece, 0, len(piece))
+    if at != chars:
+        raise BadContext("was not handed over whole")
+    made = ctypes.cast(whole, ctypes.py_object).value
+    assert isinstance(made, str)
+    return made
 
 
 def _cut(text: str) -> str:

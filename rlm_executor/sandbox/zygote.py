@@ -7,7 +7,7 @@ one ``str`` of the text; for each session that forks a child, which shares the t
 itself in (``confine``) and runs cells (``worker``). All of them end with the sockets that the host
 holds, or with their parent. Started and spoken to by ``pool``.
 
-    base:     one packet a context, the JSON list of [name, kind] of its values, with their
+    base:     one packet a context, the JSON list of its values ([name, kind, ...]), with their
               descriptors behind that of its control socket
     context:  answers "ok" and the JSON list of what the values are, or "no REASON"; then one packet
               a session, its settings as JSON, with the descriptor of its channel
@@ -31,6 +31,7 @@ from typing import Any
 MEMORY_FLOOR = 1 << 30  # bytes of address space a session may take for itself ...
 MEMORY_PER_CONTEXT_BYTE = 8  # ... and for each byte of its context: wide text, splits, copies
 MAX_PACKET = 65536
+PIECE = 1 << 20  # bytes of a text that wait in its pipe
 MAX_VALUES = 100  # of a context: the kernel passes 253 descriptors at once
 # What cells may import: a session cannot load files.
 PRELOADED = (
@@ -86,8 +87,8 @@ def serve_context(control: socket.socket, packet: bytes, texts: list[int], ours:
     values = ours[3]
     context: dict[str, Any] = {}
     try:
-        for (name, kind), text in zip(json.loads(packet), texts, strict=True):
-            context[name] = values.read(kind, text)
+        for (name, kind, *more), text in zip(json.loads(packet), texts, strict=True):
+            context[name] = values.read(kind, text, *more)
         told = json.dumps([values.describe(value) for value in context.values()])
         weight = sum(map(values.weight, context.values()))
     except values.BadContext as error:

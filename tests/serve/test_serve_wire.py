@@ -26,7 +26,7 @@ def parts(*texts: str) -> list[dict[str, str]]:
 SYSTEM = {"role": "system", "content": "be brief"}
 CASES = {
     "last message": ([user("book"), user("who?")], "book", "who?"),
-    "alone": ([user("who?")], "", "who?"),
+    "alone": ([user("who?")], "who?", "who?"),
     "system too": ([SYSTEM, user("book"), user("who?")], "be brief\n\nbook", "who?"),
     "parts": ([user(parts("book", "page", "who?"))], "book\n\npage", "who?"),
     "unchanged": ([user(" a\n\n\tb "), user("who?")], " a\n\n\tb ", "who?"),
