@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_executor.budget import Budget, Need, Tally
@@ -147,7 +147,7 @@ class SubCalls:
             row |= {
                 "reply": completion.text,
                 "finish_reason": completion.finish_reason,
-                "usage": asdict(completion.usage),
+                "usage": {**vars(completion.usage)},
             }
             return CallReply(self._judge(completion))
         except LMError as error:
@@ -163,7 +163,7 @@ class SubCalls:
                 told = CallCancelled.of(error)
                 used = told.usage if told is not None else None
                 self._tally.add(used)
-                row["usage"] = None if used is None else asdict(used)
+                row["usage"] = None if used is None else {**vars(used)}
             raise
         finally:
             self._budget.settle(need, lm.model, used)
@@ -185,9 +185,8 @@ class SubCalls:
             detail = f"this one has {len(prompt)} characters"
             raise PromptTooLong(lm.model, None, window, detail)
         size = len(prompt.encode("utf-8", "replace"))
-        if isinstance(lm, Counts) and size > _LEAST_BYTES_PER_TOKEN * (
-            window - limits.sub_max_tokens
-        ):
+        room = window - limits.sub_max_tokens
+        if size > _LEAST_BYTES_PER_TOKEN * room and isinstance(lm, Counts):
             tokens = await lm.count(messages, self._card.sub_sampling)
             if tokens is not None and tokens + limits.sub_max_tokens > window:
                 detail = f"{tokens} of prompt and {limits.sub_max_tokens} for the reply"
