@@ -1,8 +1,5 @@
 """The attacks of tests/attacks on other executors' REPLs, beside ours: one JSON line.
 
-    python -m venv peers && peers/bin/pip install rlms==0.1.3 "dspy[deno]==3.4.1"
-    make bench-attacks ARGS="--python peers/bin/python"
-
 All programs but those that speak our own channel, each in a fresh REPL in a fresh process of a
 user without rights, so that what is held is held by the REPL or by that user's having no rights.
 One got through if
@@ -34,8 +31,9 @@ from typing import Any
 from rlm_executor.cli import run_cli
 from rlm_executor.errors import EnvironmentFault
 from rlm_executor.files import write_json_atomic
+from scripts.bench_peers import peers
 from scripts.bench_record import ROOT, record
-from tests.attacks.harness import SECRET, Scene
+from tests.attacks.harness import SECRET, Scene, python_of_anybody
 from tests.attacks.programs import ATTACKS, CHANNEL, PRELUDE, Attack
 
 USER = 64_911  # nobody else's: all its processes are ended after every attack
@@ -58,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--python", type=Path, required=True, help="one that has rlms and dspy")
+    parser.add_argument("--python", type=Path, help="one that has rlms and dspy (else .peers)")
     parser.add_argument("--only", default="", help="attacks with this in their name")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "attacks.json")
     arguments = parser.parse_args()
@@ -70,18 +68,19 @@ def main() -> None:
         if one not in CHANNEL and "frame(" not in one.code and arguments.only in one.name
     ]
     figures: dict[str, Any] = {"attacks": len(attacks), "ours_held": ours(attacks)}
-    for peer in PEERS:
+    python, found = peers(arguments.python, python_of_anybody() or sys.executable)
+    for peer in found:
         through = {}
         for attack in attacks:
-            why = attack_peer(peer, attack, arguments.python)
+            why = attack_peer(peer, attack, python)
             if why:
                 through[attack.name] = why
             print(f"{peer}: {attack.name}: {why or 'held'}", file=sys.stderr, flush=True)
-        figures[f"{peer}_version"] = version(arguments.python, peer)
+        figures[f"{peer}_version"] = version(python, peer)
         figures[f"{peer}_held"] = len(attacks) - len(through)
         figures[f"{peer}_through"] = through
     entry = record("attacks held by the REPLs of executors", figures)
-    entry["command"] = 'make bench-attacks ARGS="--python peers/bin/python"'
+    entry["command"] = "make bench-attacks"
     if not arguments.only:
         write_json_atomic(arguments.out, entry)
     print(json.dumps(entry))

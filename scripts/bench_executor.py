@@ -1,8 +1,5 @@
 """What the loop costs beside that of others: `make bench-executor` writes benchmarks/executor.json.
 
-    python -m venv peers && peers/bin/pip install rlms==0.1.3 "dspy[deno]==3.4.1"
-    make bench-executor ARGS="--python peers/bin/python"
-
 The same scripted replies from the same server (0 and 50 ms) for our loop, sealed, for rlms' with
 its local REPL and for dspy's with its interpreter: seconds a turn over contexts of 1, 45 and 450
 MB, peak memory of all processes, a thousand sub-calls, the journal, and 64 runs at once in one
@@ -26,6 +23,7 @@ from typing import Any
 from rlm_executor import RLM, Context, Limits, OpenAILM, RLMCard
 from rlm_executor.cli import run_cli
 from rlm_executor.files import write_json_atomic
+from scripts.bench_peers import peers
 from scripts.bench_record import ROOT, record
 
 LINE = "sparrow 4711 heron 12 wren; a line of a long context, seventy bytes\n"
@@ -40,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--python", type=Path, help="one that has rlms and dspy")
+    parser.add_argument("--python", type=Path, help="one that has rlms and dspy (else .peers)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "executor.json")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -48,6 +46,7 @@ def main() -> None:
         kind, *rest = arguments.worker
         print(json.dumps(asyncio.run(WORKERS[kind](*rest))))
         return
+    python, found = peers(arguments.python)
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         files = {name: write(Path(folder) / f"{name}.txt", size) for name, size in SIZES.items()}
@@ -58,13 +57,12 @@ def main() -> None:
             assert server.stdout is not None
             url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
             measure_ours(figures, url, files, Path(folder))
-            if arguments.python:
-                measure_peers(figures, url, files, arguments.python)
+            measure_peers(figures, url, files, python, found)
         finally:
             server.kill()
             server.wait()
     entry = record("seconds a turn, sub-calls, memory, journal", figures)
-    entry["command"] = 'make bench-executor ARGS="--python peers/bin/python"'
+    entry["command"] = "make bench-executor"
     write_json_atomic(arguments.out, entry)
     print(json.dumps(entry))
 
@@ -95,12 +93,15 @@ def measure_ours(figures: dict[str, Any], url: str, files: dict[str, Path], fold
     figures["many_runs_peak_mb"] = round(peak / 1e6)
 
 
-def measure_peers(figures: dict[str, Any], url: str, files: dict[str, Path], python: Path) -> None:
-    """The same for the others."""
+def measure_peers(
+    figures: dict[str, Any], url: str, files: dict[str, Path], python: Path, found: list[str]
+) -> None:
+    """The same for those others that were found."""
     peer = [str(python), "-P", str(ROOT / "scripts" / "executed_peer.py")]
     for delay in (0, DELAY):
         key = "turn_seconds" if not delay else f"turn_seconds_{delay}ms"
-        for kind, turns in (("rlms", dict.fromkeys(SIZES, TURNS)), ("dspy", DSPY_TURNS)):
+        for kind in found:
+            turns = DSPY_TURNS if kind == "dspy" else dict.fromkeys(SIZES, TURNS)
             figures[f"{kind}_{key}"] = {}
             for name, many in turns.items():
                 if kind == "dspy" and delay and many < TURNS:
@@ -110,6 +111,8 @@ def measure_peers(figures: dict[str, Any], url: str, files: dict[str, Path], pyt
                 done, _ = run_one([*peer, kind, url, model, str(files[name])])
                 assert done["answer"] == str(SIZES[name]), done
                 figures[f"{kind}_{key}"][name] = round(done["seconds"] / many, 4)
+    if "rlms" not in found:
+        return
     command = [*peer, "rlms", url, f"root-{TURNS}-0-rlmspeak", str(files["450MB"])]
     _, peak = run_one(command, watch=True)
     figures["rlms_peak_over_context"] = round(peak / SIZES["450MB"], 3)
