@@ -58,7 +58,13 @@ def replay_sync(journal: Path, context: Asked) -> RLMResult:
 
 
 async def resume(
-    journal: Path, context: Asked, root: LM, sub: LM, *, out: Path | None = None
+    journal: Path,
+    context: Asked,
+    root: LM,
+    sub: LM,
+    *,
+    models: Mapping[str, LM] | None = None,
+    out: Path | None = None,
 ) -> RLMResult:
     """Go on with a run that was killed: what is recorded at no cost, the rest with these models.
 
@@ -67,6 +73,7 @@ async def resume(
         context: of that run.
         root: writes the code from now on.
         sub: answers the sub-calls that are not recorded.
+        models: those that code asks by name; ``sub`` stands in for one that is not there.
         out: the journal of the whole run; another file than ``journal``.
 
     Raises:
@@ -76,7 +83,7 @@ async def resume(
     if out is not None and out.resolve() == journal.resolve():
         raise InputError(f"{out} is the journal that is resumed; write the new one elsewhere")
     trajectory, context = await _read(journal, context)
-    recorded = _Recorded(trajectory, (root, sub), out)
+    recorded = _Recorded(trajectory, (root, sub), models, out)
     return await recorded.run(trajectory.run["question"], context)
 
 
@@ -94,14 +101,19 @@ class _Recorded(RLM):
     Args:
         trajectory: what is recorded.
         live: root and sub for what is not; None: the run ends there.
+        others: of the live ones, those that are asked by name.
         out: a new journal.
     """
 
     def __init__(
-        self, trajectory: Trajectory, live: tuple[LM, LM] | None = None, out: Path | None = None
+        self,
+        trajectory: Trajectory,
+        live: tuple[LM, LM] | None = None,
+        others: Mapping[str, LM] | None = None,
+        out: Path | None = None,
     ) -> None:
         run = trajectory.run
-        self._live, self._cells = live, trajectory.cells
+        self._live, self._others, self._cells = live, dict(others or {}), trajectory.cells
         finished = trajectory.end is not None and trajectory.end["stop_reason"] != "cancelled"
         self._missing: type[RLMError] = ReplayDiverged if finished else RecordEnds
         self._named: dict[str, str] = run.get("named", {})
@@ -113,7 +125,7 @@ class _Recorded(RLM):
             journal=out,
             prelude=run["prelude"],
             task=run["task"],
-            models=sub.named(self._named),
+            models=sub.named(self._named, self._others),
             prices={name: Price(**price) for name, price in run.get("prices", {}).items()},
             route=run.get("route", "always_rlm"),
         )
@@ -139,7 +151,9 @@ class _Recorded(RLM):
         return recorded, _RecordedSub(names[1], trajectory.calls, sub, self._missing)
 
     def leaves(self, sub: LM) -> Leaves:
-        named = sub.named(self._named) if isinstance(sub, _RecordedSub) else self.models
+        named = (
+            sub.named(self._named, self._others) if isinstance(sub, _RecordedSub) else self.models
+        )
         return Leaves(sub, named)
 
     def pair(
@@ -237,11 +251,11 @@ class _RecordedSub:
             if "child" not in row:
                 self._replies[row.get("model", model), row["prompt_sha256"]].append(row)
 
-    def named(self, models: Mapping[str, str]) -> dict[str, _RecordedSub]:
+    def named(self, models: Mapping[str, str], live: Mapping[str, LM]) -> dict[str, _RecordedSub]:
         """The other models that this run's code had asked, by the names that they have there."""
         others = {name: copy.copy(self) for name in models}
         for name, other in others.items():
-            other.model = models[name]
+            other.model, other._live = models[name], live.get(name, self._live)
         return others
 
     async def chat(

@@ -258,3 +258,15 @@ async def test_resuming_does_not_write_over_what_it_reads(tmp_path: Path) -> Non
     await record(path, finish("1"))
     with pytest.raises(InputError, match="write the new one elsewhere"):
         await resume(path, "some text\n", says(finish("1")), echoes(), out=path)
+
+
+async def test_a_resumed_run_asks_other_models_by_their_names(tmp_path: Path) -> None:
+    path, code = tmp_path / "j.jsonl", block("a = llm_query('p', model='other')")
+    other = ScriptedLM(lambda _: "the other", "other-1")
+    rlm = RLM(says(code, finish("a")), echoes(), card(), journal=path, models={"other": other})
+    whole = await rlm.run("Q?", "some text\n")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))  # before the call
+    resumed = await resume(
+        path, "some text\n", says(finish("a")), echoes(), models={"other": other}
+    )
+    assert resumed.answer == whole.answer == "the other"
