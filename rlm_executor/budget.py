@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from rlm_executor.errors import BudgetExhausted
-from rlm_executor.lm import Usage
+from rlm_executor.lm import LM, Usage
 
 # Calls that fail are given back, but not for ever: a loop of them has to end too.
 _ASKED_PER_CALL, _SPARE = 2, 100
@@ -99,8 +99,20 @@ class Budget:
         usage = Usage(prompt_tokens, reply_tokens)
         return Need(calls, prompt_tokens + reply_tokens, price.of(usage) if price else 0.0)
 
-    def reserve(self, need: Need) -> None:
+    def stop(self, root: LM) -> str:
+        """The limit that some request has met, "" if none: runs then have to land.
+
+        Args:
+            root: whose run asks; a replay goes by what is recorded of it.
+        """
+        return self.refused
+
+    def reserve(self, need: Need, what: str = "") -> None:
         """Take room, all or none.
+
+        Args:
+            need: how much.
+            what: the requests, told apart from all others of the tree: a replay goes by it.
 
         Raises:
             BudgetExhausted: there is not that much left.

@@ -3,6 +3,7 @@
     {"type": "run", ...}    question, context (size and hash), card, models, seed, versions
     {"type": "turn", ...}   what the root was sent and said; messages as a delta to the turn before
     {"type": "call", ...}   one sub-call
+    {"type": "refused", ...}   sub-calls that the budget had no room for
     {"type": "cell", ...}   code, output, error; its calls stand before it
     {"type": "end", ...}    the result
 
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 from rlm_executor.lm import Completion, Message
 from rlm_executor.sandbox.host import SEED, Cell
 
-VERSION = 1
+VERSION = 2  # 2: refused calls are recorded
 Event = dict[str, Any]
 _ANSWER_CHARS_KEPT = 2000  # of a cell's answer; the `end` line has all of it
 ItemT = TypeVar("ItemT")

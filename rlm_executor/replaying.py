@@ -9,16 +9,25 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rlm_executor import errors
-from rlm_executor.budget import Budget, Limits, Price
+from rlm_executor.budget import Budget, Limits, Need, Price
 from rlm_executor.card import RLMCard
 from rlm_executor.context import Context
-from rlm_executor.errors import InputError, LMError, RecordEnds, ReplayDiverged, RLMError
+from rlm_executor.errors import (
+    BudgetExhausted,
+    InputError,
+    LMError,
+    RecordEnds,
+    ReplayDiverged,
+    RLMError,
+)
 from rlm_executor.files import sha256_text
 from rlm_executor.journal import Event, Journal, apply_delta
 from rlm_executor.lm import LM, Completion, Message, Sampling, Usage
@@ -95,6 +104,10 @@ async def _read(journal: Path, context: Asked) -> tuple[Trajectory, Context]:
     return trajectory, context
 
 
+_REFUSALS_SINCE = 2  # version of the journal
+_REFUSALS = ("max_calls", "max_tokens", "max_dollars")
+
+
 class _Recorded(RLM):
     """The loop with recorded replies; time passes as it passed then.
 
@@ -113,7 +126,7 @@ class _Recorded(RLM):
         out: Path | None = None,
     ) -> None:
         run = trajectory.run
-        self._live, self._others, self._cells = live, dict(others or {}), trajectory.cells
+        self._live, self._others, self._trajectory = live, dict(others or {}), trajectory
         finished = trajectory.end is not None and trajectory.end["stop_reason"] != "cancelled"
         self._missing: type[RLMError] = ReplayDiverged if finished else RecordEnds
         self._named: dict[str, str] = run.get("named", {})
@@ -170,21 +183,36 @@ class _Recorded(RLM):
     def budget(self) -> Budget:
         if self._live is not None:
             return super().budget()
-        return _RecordedBudget(self.card.limits, self.prices, self._turns, self._cells)
+        return _RecordedBudget(self.card.limits, self.prices, self._turns, self._trajectory)
 
 
 class _RecordedBudget(Budget):
-    """No clock: the time is up where it was up in the recording."""
+    """No clock and no limits: they are met where they were met in the recording."""
 
     def __init__(
         self,
         limits: Limits,
         prices: Mapping[str, Price] | None,
         root: _RecordedRoot,
-        cells: list[Event],
+        trajectory: Trajectory,
     ) -> None:
-        super().__init__(dataclasses.replace(limits, max_seconds=86400.0), prices)
-        self._root, self._cells = root, iter(cells)
+        self._tells = trajectory.run["version"] >= _REFUSALS_SINCE
+        free = {"max_calls": sys.maxsize // 4, "max_tokens": None, "max_dollars": None}
+        more: dict[str, Any] = {"max_seconds": 86400.0, **(free if self._tells else {})}
+        super().__init__(dataclasses.replace(limits, **more), prices)
+        self._root, self._cells = root, iter(trajectory.cells)
+        self._refusals = {row["what"]: row["message"] for row in trajectory.refused}
+
+    def stop(self, root: LM) -> str:
+        if not self._tells or not isinstance(root, _RecordedRoot):
+            return super().stop(root)
+        reason = root.lands_next()
+        return reason if reason in _REFUSALS else ""
+
+    def reserve(self, need: Need, what: str = "") -> None:
+        if what in self._refusals:
+            raise BudgetExhausted(self._refusals[what])
+        super().reserve(need, what)
 
     def seconds_left(self, depth: int = 0) -> float:
         late = not depth and self._root.lands_next() == "timeout"

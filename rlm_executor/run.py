@@ -70,6 +70,7 @@ class Run:
             self.below,
             journal.record,
             self.child if self.deep else None,
+            journal.node,
         )
         self.repl = Repl(
             context,
@@ -127,8 +128,8 @@ class Run:
 
     def limit(self) -> str | None:
         """The limit that is reached, if any."""
-        if self.budget.refused:
-            return self.budget.refused
+        if refused := self.budget.stop(self.root):
+            return refused
         if not self.budget.seconds_left(self.depth):
             return "timeout"
         return "max_turns" if self.turns >= self.limits.max_turns else None
@@ -152,11 +153,13 @@ class Run:
             if await self.conclude(reply, cells):
                 return "answered"
             doubted = True
-        told = {
-            "turn": self.turns,
-            "max_turns": self.limits.max_turns,
-            "calls_left": self.limits.max_calls - self.budget.used_calls,
-        }
+        told = None
+        if not self.depth:  # below, what is left may change while it is told
+            told = {
+                "turn": self.turns,
+                "max_turns": self.limits.max_turns,
+                "calls_left": self.limits.max_calls - self.budget.used_calls,
+            }
         self.messages += self.dialect.observe(reply, cells, self.limits, told)
         if doubted:
             self.messages = self.dialect.doubt(self.messages, reply)

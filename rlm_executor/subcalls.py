@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from rlm_executor.budget import Budget, Need, Tally
 from rlm_executor.card import RLMCard
 from rlm_executor.errors import (
+    BudgetExhausted,
     CallCancelled,
     LMError,
     PromptTooLong,
@@ -66,6 +68,7 @@ class SubCalls:
         tally: of everything below this run.
         record: takes an event.
         child: starts a run for one ``rlm_query``; None where runs may start none.
+        node: of this run in its tree.
     """
 
     def __init__(
@@ -76,25 +79,30 @@ class SubCalls:
         tally: Tally,
         record: Callable[[dict[str, Any]], None],
         child: Callable[[Call, dict[str, Any]], Awaitable[RLMResult]] | None = None,
+        node: str = "",
     ) -> None:
         self.cell = 0  # the cell that calls now, for the record
         self._leaves, self._card, self._budget, self._tally = leaves, card, budget, tally
-        self._record, self._child = record, child
+        self._record, self._child, self._node = record, child, node
+        self._asked: Counter[str] = Counter()  # the same batch may be asked again
 
     async def answer(self, call: Call) -> list[CallReply]:
         """One reply a prompt, in order; a failed one carries its error."""
         distinct = list(dict.fromkeys(call.prompts))
         try:
             lm = self._leaves.pick(call.model)
-            needs = {prompt: self._need(lm, call, prompt) for prompt in distinct}
-            self._budget.reserve(
-                Need(
-                    len(needs),
-                    sum(need.tokens for need in needs.values()),
-                    sum(need.dollars for need in needs.values()),
-                )
-            )
         except LMError as error:
+            return [_failed(error)] * len(call.prompts)
+        needs = {prompt: self._need(lm, call, prompt) for prompt in distinct}
+        tokens, dollars = (sum(one) for one in zip(*map(_costs, needs.values()), strict=True))
+        asked = sha256_text("\0".join([call.model, *distinct]))
+        self._asked[asked] += 1
+        what = f"{self._node} {asked} {self._asked[asked]}"
+        try:
+            self._budget.reserve(Need(len(needs), int(tokens), dollars), what)
+        except BudgetExhausted as error:
+            refused = {"type": "refused", "cell": self.cell, "what": what, "message": str(error)}
+            self._record(refused)
             return [_failed(error)] * len(call.prompts)
         owed = dict(needs)
         calls = [asyncio.create_task(self._one(lm, call, prompt, owed)) for prompt in distinct]
@@ -208,6 +216,10 @@ class SubCalls:
                 f"less at once. It began: {text[:200]}"
             )
         return text
+
+
+def _costs(need: Need) -> tuple[int, float]:
+    return need.tokens, need.dollars
 
 
 def whole(call: Call, prompt: str) -> str:

@@ -37,6 +37,7 @@ class Trajectory:
         self.turn_rows = [row for row in own if row["type"] == "turn"]
         self.cells = [row for row in own if row["type"] == "cell"]
         self.calls = [row for row in own if row["type"] == "call"]
+        self.refused = [row for row in rows if row["type"] == "refused"]  # of those below, too
         self.end: Event | None = own[-1] if own[-1]["type"] == "end" else None
         self.children = self._children(rows, name)  # by the number of their node
 
