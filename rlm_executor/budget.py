@@ -6,7 +6,9 @@ what it really took, and given back when it failed. Time runs from the start.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ from rlm_executor.lm import LM, Usage
 
 # Calls that fail are given back, but not for ever: a loop of them has to end too.
 _ASKED_PER_CALL, _SPARE = 2, 100
+_RUNS_AT_ONCE = 32  # below the top, of each depth
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -90,6 +93,10 @@ class Budget:
         self.used_calls, self.used_tokens, self.used_dollars = 0, 0, 0.0
         self.refused = ""  # the limit that some request met: the runs have to land
         self._tokens_out, self._dollars_out = 0, 0.0  # reserved for what is on its way
+        # Runs in runs at once, by depth: each has processes and descriptors of its own.
+        self.running: defaultdict[int, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(_RUNS_AT_ONCE)
+        )
         self._asked_calls = 0  # those that failed and were given back among them
         self._deadline = time.monotonic() + limits.max_seconds
 

@@ -29,6 +29,7 @@ from rlm_executor.errors import InputError
 
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 MAX_FILE = 60 << 20  # bytes of one file among several; larger: give it as the context
+MOST_PARTS = 100
 _BLOCK = 1 << 22
 _SNIFFED = 1024  # bytes at a file's start; a NUL among them: it is no text
 
@@ -251,6 +252,8 @@ class Context:
         ]
         if not parts:
             raise InputError("no contexts were given")
+        if len(parts) > MOST_PARTS:
+            raise InputError(f"{len(parts)} contexts were given, {MOST_PARTS} are the most")
         return cls(parts, contexts.values())
 
     def file(self, name: str) -> str | None:

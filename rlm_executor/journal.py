@@ -17,11 +17,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlm_executor.lm import Completion, Message
+from rlm_executor.lm import Completion, Message, Usage
 from rlm_executor.sandbox.host import SEED, Cell
 
 VERSION = 2  # 2: refused calls are recorded
@@ -106,13 +106,15 @@ class Journal:
             self._ids.then(completion.token_ids)
         self.record(event)
 
-    def failed(self, event: Event, error: Exception) -> None:
-        """No reply: the error's type and message stand in its place."""
-        self.record(event | {"error": type(error).__name__, "message": str(error)})
+    def failed(self, event: Event, error: Exception, used: Usage | None) -> None:
+        """No reply: the error stands in its place, and what is known of its use."""
+        what = {"error": type(error).__name__, "message": str(error)}
+        self.record(event | what | {"usage": None if used is None else asdict(used)})
 
     def cell(self, turn: int, number: int, code: str, cell: Cell) -> None:
         """One cell, after its calls."""
-        event = {"type": "cell", "turn": turn, "cell": number, "code": code, **asdict(cell)}
+        facts = asdict(replace(cell, raised="", names=()))
+        event = {"type": "cell", "turn": turn, "cell": number, "code": code, **facts}
         event["answer"] = cell.answer[:_ANSWER_CHARS_KEPT]
         event["answer_chars"] = len(cell.answer)
         del event["raised"], event["names"]  # both can be had from the rest, by a replay

@@ -71,7 +71,8 @@ class OpenAILM:
         self._stream = stream
         self.unknown_attempts = 0
         self._counts = True  # until the server says that it cannot
-        self._connection: _Connection | None = None
+        # Of an event loop each: every sync call (``complete``) has one of its own, and threads too.
+        self._connections: dict[asyncio.AbstractEventLoop, _Connection] = {}
 
     async def chat(
         self, messages: list[Message], *, max_tokens: int, sampling: Sampling
@@ -153,21 +154,23 @@ class OpenAILM:
         return None
 
     async def aclose(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None and connection.loop is asyncio.get_running_loop():
+        connection = self._connections.pop(asyncio.get_running_loop(), None)
+        if connection is not None:
             await connection.transport.close()
 
     def _connect(self) -> _Connection:
-        # Connections belong to an event loop; each sync call (``complete``) runs a loop of its own.
         loop = asyncio.get_running_loop()
-        if self._connection is None or self._connection.loop is not loop:
+        connection = self._connections.get(loop)
+        if connection is None:
+            for over in [one for one in list(self._connections) if one.is_closed()]:
+                self._connections.pop(over, None)
             pace = Pace(self._concurrency)
             transport = Transport(
                 self.base_url, self._api_key, self._timeout_s, self._retries, pace
             )
             counting = asyncio.Semaphore(_COUNTS_AT_ONCE)
-            self._connection = _Connection(loop, transport, pace, counting)
-        return self._connection
+            connection = self._connections[loop] = _Connection(transport, pace, counting)
+        return connection
 
     async def _streamed(self, response: aiohttp.ClientResponse, attempts: Attempts) -> Completion:
         """The reply, piece by piece; leaving it in the middle tells the server to stop."""
@@ -254,7 +257,6 @@ class OpenAILM:
 class _Connection:
     """What belongs to one event loop."""
 
-    loop: asyncio.AbstractEventLoop
     transport: Transport
     pace: Pace
     counting: asyncio.Semaphore

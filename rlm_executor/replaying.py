@@ -22,6 +22,7 @@ from rlm_executor.card import RLMCard
 from rlm_executor.context import Context
 from rlm_executor.errors import (
     BudgetExhausted,
+    CallCancelled,
     InputError,
     LMError,
     RecordEnds,
@@ -127,9 +128,10 @@ class _Recorded(RLM):
     ) -> None:
         run = trajectory.run
         self._live, self._others, self._trajectory = live, dict(others or {}), trajectory
-        finished = trajectory.end is not None and trajectory.end["stop_reason"] != "cancelled"
-        self._missing: type[RLMError] = ReplayDiverged if finished else RecordEnds
+        missing: type[RLMError] = RecordEnds if _was_stopped(trajectory) else ReplayDiverged
+        self._missing = missing
         self._named: dict[str, str] = run.get("named", {})
+        self._stopped: set[str] = set()  # what runs were started for that may not have begun
         self._turns, sub = self._models(trajectory)
         super().__init__(
             self._turns,
@@ -159,6 +161,13 @@ class _Recorded(RLM):
         root, sub = self._live or (None, None)
         names = trajectory.run["models"]
         recorded = _RecordedRoot(names[0], trajectory.turn_rows, root, self._missing)
+        # Of a run that was killed, all that was under way has no end: there its record ends.
+        recorded.stopped = self._missing is ReplayDiverged and _was_stopped(trajectory)
+        self._stopped |= {
+            row["prompt_sha256"]
+            for row in trajectory.calls
+            if "child" in row and row.get("error") == "CallCancelled"
+        }
         for child in trajectory.children.values():
             recorded.below[child.run["started_by"]].append(self._models(child))
         return recorded, _RecordedSub(names[1], trajectory.calls, sub, self._missing)
@@ -176,9 +185,13 @@ class _Recorded(RLM):
             return super().pair(depth, prompt)
         if isinstance(above, _RecordedRoot) and (known := above.below[sha256_text(prompt)]):
             return known.popleft()
-        if self._live is None:
+        if self._live is not None:
+            return self._live
+        if sha256_text(prompt) not in self._stopped:
             raise self._missing(f"a run that the recorded one never started: {prompt[:80]!r}")
-        return self._live
+        root = _RecordedRoot("", [], None, self._missing)
+        root.stopped = True
+        return root, _RecordedSub("", [], None, self._missing)
 
     def budget(self) -> Budget:
         if self._live is not None:
@@ -237,6 +250,7 @@ class _RecordedRoot:
         self._at = 0
         self._messages: list[Message] = []
         self.landing = False
+        self.stopped = False  # its last request was cancelled, and is not recorded
         # The runs that this one had started, by what started them, in their order.
         self.below: defaultdict[str, deque[tuple[LM, LM]]] = defaultdict(deque)
 
@@ -250,6 +264,8 @@ class _RecordedRoot:
         self, messages: list[Message], *, max_tokens: int, sampling: Sampling
     ) -> Completion:
         if self._at >= len(self._rows):
+            if self._live is None and self.stopped:
+                await asyncio.Event().wait()
             if self._live is None:
                 raise self._missing(f"turn {self._at}: the recorded run had ended here")
             return await self._live.chat(messages, max_tokens=max_tokens, sampling=sampling)
@@ -297,7 +313,10 @@ class _RecordedSub:
             return await self._live.chat(messages, max_tokens=max_tokens, sampling=sampling)
         row = replies.popleft()
         if row.get("error") == "CallCancelled":  # the cell was stopped while it waited for it
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as error:
+                raise error from CallCancelled(_usage(row))
         if "error" in row and "reply" not in row:
             raise _error(row)
         return Completion(row["reply"], Usage(**row["usage"]), row["finish_reason"])
@@ -307,13 +326,27 @@ class _RecordedSub:
 
 
 def _error(row: Event) -> Exception:
-    """The recorded error again, with its type and message."""
+    """The recorded error again, with its type and message, and what is known of its use."""
     if row["error"] == "TimeoutError":
-        return TimeoutError(row["message"])
+        timeout = TimeoutError(row["message"])
+        timeout.__cause__ = CallCancelled(_usage(row))
+        return timeout
     kind = getattr(errors, row["error"], LMError)
-    error: Exception = kind.__new__(kind)
+    error: LMError = kind.__new__(kind)
     error.args = (row["message"],)
+    error.usage_unknown = "usage" in row and row["usage"] is None
     return error
+
+
+def _usage(row: Event) -> Usage | None:
+    """What a request had used that got no reply; None if nobody knows."""
+    told = row.get("usage")
+    return None if told is None else Usage(**told)
+
+
+def _was_stopped(trajectory: Trajectory) -> bool:
+    """Whether a run below was cancelled, or had no end when the whole one had."""
+    return trajectory.end is None or trajectory.end["stop_reason"] == "cancelled"
 
 
 def _difference(expected: list[Message], got: list[Message]) -> str:

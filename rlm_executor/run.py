@@ -103,7 +103,8 @@ class Run:
                 await self.land(stop)
                 return self.end(stop)
         except asyncio.CancelledError:
-            self.end("cancelled")
+            if self.opening:  # else nothing is recorded that could have an end
+                self.end("cancelled")
             raise
         finally:
             hashed.cancel()
@@ -112,10 +113,9 @@ class Run:
     async def open(self, sha256: str) -> None:
         """The first messages: the question, and of the context only what it is and how large."""
         metadata = self.repl.metadata
-        self.opening = self.dialect.opening(
+        opening = self.dialect.opening(
             self.question, metadata, [] if self.depth else self.rlm.prelude, deep=self.deep
         )
-        self.messages = list(self.opening)
         self.journal.run(
             question=self.question,
             context={**asdict(metadata), "sha256": sha256},
@@ -125,6 +125,7 @@ class Run:
             card=self.rlm.card.model_dump(mode="json"),
             **({"started_by": sha256_text(self.prompt)} if self.depth else self.rlm.facts()),
         )
+        self.opening, self.messages = opening, list(opening)
 
     def limit(self) -> str | None:
         """The limit that is reached, if any."""
@@ -219,6 +220,8 @@ class Run:
                 self.source = "landing"
         if not self.answer and reply.prose:
             self.answer, self.source = reply.prose, "text"
+        if not self.answer:  # the landing has lost what was known
+            self.answer, self.source = known, "variable" if known else "none"
 
     async def ask(
         self, messages: list[Message], kept: list[Message], *, landing: str = ""
@@ -240,7 +243,7 @@ class Run:
             used = completion.usage
         except (LMError, TimeoutError) as error:
             used = _used(error)
-            self.journal.failed(event, error)
+            self.journal.failed(event, error, used)
             raise
         except asyncio.CancelledError as error:
             used = _used(error)
@@ -288,19 +291,20 @@ class Run:
         text = prompt if call.context is None else call.context
         journal = self.journal.child()
         row["child"] = journal.node
-        run = Run(
-            self.rlm,
-            question,
-            Context.from_text(text),
-            journal,
-            self.budget,
-            depth=self.depth + 1,
-            above=self.below,
-            prompt=whole(call, prompt),
-            model=call.model,
-            parent=self.root,
-        )
-        return await run.whole()
+        async with self.budget.running[self.depth + 1]:
+            run = Run(
+                self.rlm,
+                question,
+                Context.from_text(text),
+                journal,
+                self.budget,
+                depth=self.depth + 1,
+                above=self.below,
+                prompt=whole(call, prompt),
+                model=call.model,
+                parent=self.root,
+            )
+            return await run.whole()
 
     def end(self, stop: str) -> RLMResult:
         """The result, recorded."""

@@ -24,6 +24,7 @@ from rlm_executor.errors import (
     ReplyEmpty,
     RequestRefused,
     RunFailed,
+    SandboxError,
 )
 from rlm_executor.files import sha256_text
 from rlm_executor.lm import LM, Completion, Counts, Message, Usage
@@ -180,7 +181,10 @@ class SubCalls:
 
     async def _run(self, call: Call, prompt: str, row: dict[str, Any]) -> CallReply:
         assert self._child is not None
-        result = await self._child(replace(call, prompts=(prompt,)), row)
+        try:
+            result = await self._child(replace(call, prompts=(prompt,)), row)
+        except (SandboxError, OSError) as error:  # no process or descriptor left for it
+            raise RunFailed(f"the recursive call could not start: {error}") from error
         row |= {"reply": result.answer, "stop_reason": result.stop_reason}
         if not result.answer:
             raise RunFailed(f"the recursive call ended without an answer ({result.stop_reason})")

@@ -50,7 +50,11 @@ class Trajectory:
                 first, _, rest = row["node"].partition(".")
                 row = {key: value for key, value in row.items() if key != "node"}
                 below.setdefault(first, []).append({"node": rest, **row} if rest else row)
-        return {node: Trajectory(its, f"{name}: {node}") for node, its in below.items()}
+        return {
+            node: Trajectory(its, f"{name}: {node}")
+            for node, its in below.items()
+            if its[0]["type"] == "run"  # else it was stopped before it had begun
+        }
 
     @classmethod
     def read(cls, path: Path) -> Trajectory:

@@ -204,9 +204,12 @@ class Repl:
                     if (kind, number) == (frames.STATE, nonce):
                         return fields[0] if fields else ""
                     asked = Call.of(fields) if kind == frames.CALL else None
-                    if asked is None:
+                    if asked is not None:
+                        self._link.send(frames.REPLY, number, *flat(late(asked)))
+                    elif kind == frames.OPEN:  # a thread that is left over
+                        self._link.send(frames.REPLY, number, "")
+                    else:
                         raise Violation("it sent what it may not send now")
-                    self._link.send(frames.REPLY, number, *flat(late(asked)))
         except (Gone, TimeoutError):  # whatever it is at: the next cell needs one that listens
             await self._restore()
             return ""

@@ -81,10 +81,16 @@ class Link(asyncio.Protocol):
         """
         if self._transport is None or self._transport.is_closing():
             raise Gone("it has ended")
-        queued = self._transport.get_write_buffer_size()
-        if queued + sum(4 * len(field) + 8 for field in fields) > MAX_QUEUED:
+        frame = frames.pack(kind, number, *fields)
+        if self.queued + len(frame) > MAX_QUEUED:
             raise Violation("it does not read what it asked for, or asked for too much")
-        self._transport.write(frames.pack(kind, number, *fields))
+        self._transport.write(frame)
+
+    @property
+    def queued(self) -> int:
+        """Bytes that the session has not read yet."""
+        closed = self._transport is None or self._transport.is_closing()
+        return 0 if closed or self._transport is None else self._transport.get_write_buffer_size()
 
     def listen(self, listener: Listener | None) -> None:
         """Tell it everything that comes, from what has come already; None: nobody listens."""

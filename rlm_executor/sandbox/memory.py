@@ -65,6 +65,11 @@ class Watch:
                 taken[session] = max(0, now - before)
             return taken
 
+    def forget(self) -> None:
+        """In a fork: the sessions are the parent's, and its thread is not here."""
+        self._lock, self._thread = threading.Lock(), None
+        self._start = {}
+
     def _run(self) -> None:
         while True:
             time.sleep(WATCH_SECONDS)

@@ -241,7 +241,8 @@ class Pool:
             try:
                 with theirs:
                     base = self._control or self._start()
-                    _hand_over(base, theirs, context)
+                    with contextlib.suppress(BrokenPipeError):  # it says why
+                        _hand_over(base, theirs, context)
                 reply = ours.recv(zygote.MAX_PACKET).decode("utf-8", "replace")
                 if reply:
                     return ours, reply
@@ -345,6 +346,7 @@ def _remove(folder: str) -> None:
 def _after_fork() -> None:
     pools, Pool._pools = Pool._pools, {}
     Pool._making = threading.Lock()
+    watch.forget()
     for pool in pools.values():
         pool.abandon()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import signal
 import time
@@ -17,6 +16,9 @@ from rlm_executor.sandbox.pool import Place
 
 NUDGE_SECONDS = 0.5  # SIGINT is repeated: one that comes before the cell begins is lost
 MOST_ERROR_CHARS = 200_000
+MOST_NAMES, MOST_NAME_CHARS = 500, 100_000
+MOST_AT_ONCE = 256  # a session may have 64 threads, each asks for one thing
+LOW_BYTES = 64 << 20  # queued for a session, before the next file is read for it
 LATE = "the cell ended before the reply came"
 
 
@@ -85,7 +87,9 @@ class Running:
         self, link: Link, place: Place, answer: AnswerCall, file: Callable[[str], str | None]
     ) -> None:
         self._link, self._place, self._answer, self._file = link, place, answer, file
-        self._calls: set[asyncio.Task[None]] = set()
+        # What is being answered, and what is sent if it is not: nobody's thread waits for ever.
+        self._calls: dict[asyncio.Task[None], tuple[int, list[str]]] = {}
+        self._opening = asyncio.Lock()  # files go one after the other: they may be large
         self._interrupted: float | None = None
         self._own_seconds = 0.0  # running time of the cell itself
         self._timer: asyncio.TimerHandle | None = None
@@ -126,14 +130,16 @@ class Running:
         """Something that the session sent."""
         self._pass(waited=False)
         asked = Call.of(fields) if kind == frames.CALL else None
-        if asked is not None:
-            self._start(self._call(number, asked))
+        if len(self._calls) >= MOST_AT_ONCE:
+            self.lost(Violation("it asked for more at once than its threads can"))
+        elif asked is not None:
+            self._start(self._call(number, asked), number, flat(late(asked)))
         elif (kind, number) == (frames.DONE, self._nonce):
             self._link.listen(None)
             if not self._done.done():
                 self._done.set_result(fields)
         elif kind == frames.OPEN and len(fields) == 1:
-            self._start(self._open(number, fields[0]))
+            self._start(self._open(number, fields[0]), number, [""])
         else:
             self.lost(Violation("it sent what it may not send now"))
 
@@ -142,31 +148,39 @@ class Running:
         if not self._done.done():
             self._done.set_exception(why)
 
-    def _start(self, step: Coroutine[Any, Any, None]) -> None:
+    def _start(self, step: Coroutine[Any, Any, None], number: int, otherwise: list[str]) -> None:
         call = asyncio.create_task(step)
-        self._calls.add(call)
+        self._calls[call] = number, otherwise
         call.add_done_callback(self._called)
 
     async def _open(self, number: int, name: str) -> None:
-        text = await asyncio.to_thread(self._file, name)
-        with contextlib.suppress(Gone):
-            self._link.send(frames.REPLY, number, text or "")
+        async with self._opening:
+            text = await asyncio.to_thread(self._file, name)
+            self._reply(number, [text or ""])
+            while self._link.queued > LOW_BYTES:
+                await asyncio.sleep(0.01)
 
     async def _call(self, number: int, call: Call) -> None:
-        # When the cell's time is up or it has ended, its threads must not wait for ever.
-        replies = late(call)
-        with contextlib.suppress(asyncio.CancelledError):
-            if self._interrupted is None:
-                replies = await self._answer(call)
-        with contextlib.suppress(Gone):  # whoever reads the channel will notice
-            self._link.send(frames.REPLY, number, *flat(replies))
+        if self._interrupted is not None:  # the cell's time is up
+            raise asyncio.CancelledError
+        self._reply(number, flat(await self._answer(call)))
+
+    def _reply(self, number: int, fields: list[str]) -> None:
+        try:
+            self._link.send(frames.REPLY, number, *fields)
+        except Violation as violation:
+            self.lost(violation)
+        except Gone:  # whoever reads the channel will notice
+            pass
 
     def _called(self, call: asyncio.Task[None]) -> None:
         self._pass(waited=True)
-        self._calls.discard(call)
-        if not call.cancelled() and call.exception() is not None:  # ours: it ends the run
-            self.lost(call.exception() or asyncio.CancelledError())
-        if not self._calls:
+        number, otherwise = self._calls.pop(call)
+        if call.cancelled():
+            self._reply(number, otherwise)
+        elif (error := call.exception()) is not None:  # ours: it ends the run
+            self.lost(error)
+        if not self._calls and not self._done.done():
             self._watch()
 
     # The cell's time.
@@ -241,5 +255,5 @@ def cell_of(fields: list[str], keep_chars: int, seconds: float) -> Cell:
         moved="m" in flags,
         seconds=seconds,
         raised=raised[:MOST_ERROR_CHARS],
-        names=(*names.split("\n"),) if names else (),
+        names=(*names[:MOST_NAME_CHARS].split("\n", MOST_NAMES)[:MOST_NAMES],) if names else (),
     )

@@ -17,7 +17,7 @@ from typing import Any
 _KEPT_CHARS = 32 << 20  # of files that were read; a session that reads on lets go of the oldest
 _SHOWN_NAMES = 5
 _PIECE = 1 << 20  # bytes read at once
-_PREVIEW_CHARS = 200
+_PREVIEW_CHARS, _SHORT_PREVIEW = 200, 20
 Fetch = Callable[[str], "str | None"]
 
 
@@ -125,6 +125,11 @@ def describe(value: Any) -> dict[str, Any]:
             "preview": _cut(repr(first)[: 4 * _PREVIEW_CHARS]),
         }
     return {"type": type(value).__name__, "chars": len(str(value)), "preview": _cut(repr(value))}
+
+
+def shortened(facts: dict[str, Any]) -> dict[str, Any]:
+    """Without what takes most room, where there are many values."""
+    return facts | {"lengths": [], "preview": str(facts["preview"])[:_SHORT_PREVIEW]}
 
 
 def weight(value: Any) -> int:

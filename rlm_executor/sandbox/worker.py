@@ -38,6 +38,7 @@ _MAX_ANSWER_CHARS = 8_000_000  # a result holds 48 MiB, a character up to 4 byte
 _MAX_ERROR_CHARS = 100_000
 _MAX_NAME_CHARS = 4096
 _NAMES_SHOWN = 40
+_NAME_SHOWN = 200  # characters
 _NAMES_TOLD = 500
 
 
@@ -226,7 +227,7 @@ class Session:
     def _show_vars(self) -> str:
         """The variables made so far, with type and size."""
         lines = [
-            f"- {name}: {glance(value)}"
+            f"- {name[:_NAME_SHOWN]}: {glance(value)}"
             for name, value in list(self._names.items())
             if name not in self._hidden
             and not name.startswith("_")

@@ -89,7 +89,10 @@ def serve_context(control: socket.socket, packet: bytes, texts: list[int], ours:
     try:
         for (name, kind, *more), text in zip(json.loads(packet), texts, strict=True):
             context[name] = values.read(kind, text, *more)
-        told = json.dumps([values.describe(value) for value in context.values()])
+        facts = [values.describe(value) for value in context.values()]
+        told = json.dumps(facts)
+        if len(told) >= MAX_PACKET - 3:
+            told = json.dumps([values.shortened(fact) for fact in facts])
         weight = sum(map(values.weight, context.values()))
     except values.BadContext as error:
         control.send(f"no {error}".encode()[:MAX_PACKET])
@@ -97,7 +100,7 @@ def serve_context(control: socket.socket, packet: bytes, texts: list[int], ours:
     except (MemoryError, OSError):
         control.send(b"no does not fit into this machine's memory")
         return
-    control.send(f"ok {told}".encode()[:MAX_PACKET])
+    control.send(f"ok {told}".encode())
     settle()
     parent = os.getpid()
     while True:

@@ -14,6 +14,7 @@ import pytest
 from rlm_executor import DIALECTS, RLM, Context, Message, RLMCard, ScriptedLM
 from rlm_executor import context as contexts
 from rlm_executor.errors import InputError
+from rlm_executor.sandbox.host import Repl
 from tests.rlm_executor.scripted import Recorder, block, card, echoes, finish, says
 
 pytestmark = pytest.mark.real_sandbox
@@ -395,3 +396,15 @@ async def test_the_root_never_sees_the_text_beyond_the_preview(
     seen = [number for number in range(2000) if f"w{number:05d}" in said]
     assert len(seen) <= 30  # 200 characters of preview
     assert kind != "folder" or not seen
+
+
+async def test_many_parts_and_bad_ones_are_told_apart(tmp_path: Path) -> None:
+    lists = {f"part{n}": [f"a text of its own, number {i}" for i in range(150)] for n in range(99)}
+    async with Repl(Context.named(**lists), None, cell_timeout_s=9, keep_chars=99) as repl:  # type: ignore[arg-type]
+        assert repl.metadata.items == 99
+    with pytest.raises(InputError, match="101 contexts were given"):
+        Context.named(**{f"part{n}": "x" for n in range(101)})
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe" * 99)
+    both = Context.named(bad=tmp_path / "bad.txt", big="x" * 20_000_000)
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        await Repl(both, None, cell_timeout_s=9, keep_chars=99).start()  # type: ignore[arg-type]

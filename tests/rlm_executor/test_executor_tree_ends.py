@@ -12,8 +12,17 @@ from typing import Any
 
 import pytest
 
-from rlm_executor import RLM, Price, RLMResult, ScriptedLM, Trajectory, replay
-from rlm_executor.errors import ReplayDiverged
+from rlm_executor import (
+    RLM,
+    Completion,
+    Message,
+    Price,
+    RLMResult,
+    ScriptedLM,
+    Trajectory,
+    replay,
+)
+from rlm_executor.errors import ReplayDiverged, ServerUnavailable
 from tests.rlm_executor.scripted import block, card, echoes, finish, says
 from tests.rlm_executor.test_executor_tree import Hangs, by_level, down, nodes, rows, tree_of
 
@@ -239,3 +248,71 @@ async def test_runs_of_one_prompt_by_two_parents_are_kept_apart(tmp_path: Path) 
     result = await RLM(root, echoes(), card(max_depth=3), journal=path).run("level 0", "text")
     for _ in range(5):
         assert (await replay(path, "text")).answer == result.answer
+
+
+THREADS = (
+    "import threading, time\n"
+    "for n in range(8):\n"
+    "    threading.Thread(target=rlm_query, args=(f'level 1 {n}',), daemon=True).start()\n"
+    "time.sleep(SECONDS)\nanswer['content'] = 'left'\nanswer['ready'] = True"
+)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.3])
+async def test_runs_that_their_cell_leaves_behind_can_be_replayed(
+    tmp_path: Path, seconds: float
+) -> None:
+    """Stopped before they had begun, or with a request under way."""
+
+    class Slow(ScriptedLM):
+        async def chat(self, messages: list[Message], **more: Any) -> Completion:
+            if "level 1" in messages[1]["content"]:
+                await asyncio.sleep(60)
+            return await super().chat(messages, **more)
+
+    path = tmp_path / "j.jsonl"
+    root = Slow(lambda _: block(THREADS.replace("SECONDS", str(seconds))), "root")
+    result = await RLM(root, echoes(), card(max_depth=2), journal=path).run("level 0", "text")
+    assert result.stop_reason == "answered"
+    assert (await replay(path, "text")).answer == "left"
+
+
+async def test_more_runs_than_there_are_descriptors_fail_one_by_one(tmp_path: Path) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    root = by_level(
+        block("try:\n    rlm_query_batched([f'level 1 {n}' for n in range(60)])\nexcept "
+              "RuntimeError as e:\n    print(type(e).__name__)\nanswer['content'] = 'went on'\n"
+              "answer['ready'] = True"),
+        finish("'x'"),
+    )  # fmt: skip
+    open_now = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 40, hard))
+    try:
+        result = await RLM(root, echoes(), card(max_depth=2)).run("level 0", "text")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert result.answer == "went on"
+
+
+async def test_a_failed_call_counts_in_a_replay_as_it_counted(tmp_path: Path) -> None:
+    def fails(messages: list[Message]) -> str:
+        error = ServerUnavailable("it went away")
+        error.usage_unknown = True
+        raise error
+
+    path = tmp_path / "j.jsonl"
+    code = block("try:\n    llm_query('x')\nexcept RuntimeError as e:\n    print(e)")
+    root = by_level(lambda turn, _: finish("'1'") if turn else code)
+    result = await RLM(root, ScriptedLM(fails, "leaf"), card(), journal=path).run("level 0", "t")
+    assert result.unknown_calls == 1
+    assert told(await replay(path, "t")) == told(result)
+
+
+async def test_a_landing_that_empties_the_answer_does_not_lose_it() -> None:
+    root = by_level(
+        lambda turn, _: block("answer['content'] = '42'" if not turn else "answer['content'] = ''")
+    )
+    result = await RLM(root, echoes(), card(max_turns=1)).run("level 0", "text")
+    assert (result.answer, result.answer_source) == ("42", "variable")
