@@ -127,7 +127,14 @@ class Budget:
         limits = self.limits
         left = limits.max_calls - self.used_calls
         self._asked_calls += need.calls
-        if need.calls > left or self._asked_calls > _ASKED_PER_CALL * limits.max_calls + _SPARE:
+        most = _ASKED_PER_CALL * limits.max_calls + _SPARE
+        if self._asked_calls > most:
+            self.refused = "max_calls"
+            raise BudgetExhausted(
+                f"more than {most} sub-calls were asked for, most of which failed; "
+                "go on with what is there"
+            )
+        if need.calls > left:
             self.refused = "max_calls"
             raise BudgetExhausted(
                 f"{need.calls} sub-call{'s' * (need.calls != 1)} asked for, "

@@ -127,6 +127,7 @@ class _Recorded(RLM):
         out: Path | None = None,
     ) -> None:
         run = trajectory.run
+        isolation = run.get("isolation", "sealed")
         self._live, self._others, self._trajectory = live, dict(others or {}), trajectory
         missing: type[RLMError] = RecordEnds if _was_stopped(trajectory) else ReplayDiverged
         self._missing = missing
@@ -140,6 +141,9 @@ class _Recorded(RLM):
             journal=out,
             prelude=run["prelude"],
             task=run["task"],
+            # Who runs code that nothing holds has to spell it out: a journal's word is not enough.
+            isolation="sealed" if isolation == "none" else isolation,
+            preload=(*run.get("preload", ()),),
             models=sub.named(self._named, self._others),
             prices={name: Price(**price) for name, price in run.get("prices", {}).items()},
             route=run.get("route", "always_rlm"),

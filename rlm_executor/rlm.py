@@ -169,10 +169,14 @@ class RLM:
         return Budget(self.card.limits, self.prices)
 
     def facts(self) -> dict[str, Any]:
-        """What else a journal has to tell for a replay: models by name, and prices."""
-        named = {name: lm.model for name, lm in self.models.items()}
-        prices = {name: asdict(price) for name, price in (self.prices or {}).items()}
-        return {key: fact for key, fact in {"named": named, "prices": prices}.items() if fact}
+        """What else a journal has to tell for a replay, where it is not as usual."""
+        facts = {
+            "named": {name: lm.model for name, lm in self.models.items()},
+            "prices": {name: asdict(price) for name, price in (self.prices or {}).items()},
+            "isolation": self.isolation if self.isolation != "sealed" else "",
+            "preload": list(self.preload),
+        }
+        return {key: fact for key, fact in facts.items() if fact}
 
     def leaves(self, sub: LM) -> Leaves:
         """Who answers the plain calls of a run whose sub-model this is."""

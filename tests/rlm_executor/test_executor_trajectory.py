@@ -270,3 +270,24 @@ async def test_a_resumed_run_asks_other_models_by_their_names(tmp_path: Path) ->
         path, "some text\n", says(finish("a")), echoes(), models={"other": other}
     )
     assert resumed.answer == whole.answer == "the other"
+
+
+async def test_a_replay_may_import_what_its_run_might(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    code = finish("str(len(__import__('xml.sax').sax.__name__))")
+    rlm = RLM(says(code), echoes(), card(), journal=path, preload=("xml.sax",))
+    result = await rlm.run("Q?", "text")
+    assert (await replay(path, "text")).answer == result.answer == "7"
+
+
+async def test_a_loop_of_failing_calls_is_told_why_it_ends(tmp_path: Path) -> None:
+    def fails(messages: list[Message]) -> str:
+        raise ServerUnavailable("away")
+
+    code = block(
+        "for n in range(300):\n    try: llm_query(str(n))\n"
+        "    except RuntimeError as e: last = str(e)\nprint(last)"
+    )
+    root = Recorder(says(code, finish("'x'")))
+    await RLM(root, ScriptedLM(fails, "leaf"), card(max_calls=5)).run("Q?", "text")
+    assert "more than 110 sub-calls were asked for" in root.asked[1][-1]["content"]
