@@ -189,12 +189,9 @@ class Dialect(Config):
             content = self.unclosed if reply.unclosed else self.no_code
             return [{"role": "user", "content": content + self._progress(told)}]
         last, max_chars = cells[-1], limits.observation_chars
-        error = last.error
+        error = self.ending(last, limits) if last.status == "died" else last.error
         if last.status == "timeout":
-            error += "\n" + self.timed_out.format(seconds=limits.cell_timeout_s)
-        elif last.status == "died":
-            happened = self.restored if last.restored else self.died
-            error = happened.format(reason=last.error)
+            error += "\n" + self.ending(last, limits)
         if len(error) > max_chars // 2:
             error = error[: max_chars // 4] + "\n...\n" + error[-(max_chars // 4) :]
         output = "".join(cell.output for cell in cells)
@@ -213,6 +210,14 @@ class Dialect(Config):
         text = self.observation.format(output="\n".join(parts))
         content = "\n".join([text, *(note for holds, note in notes if holds)])
         return [{"role": "user", "content": content + self._progress(told)}]
+
+    def ending(self, cell: Cell, limits: Limits) -> str:
+        """How a cell that was stopped or lost is told of; "" for others."""
+        if cell.status == "timeout":
+            return self.timed_out.format(seconds=limits.cell_timeout_s)
+        if cell.status == "died":
+            return (self.restored if cell.restored else self.died).format(reason=cell.error)
+        return ""
 
     def _progress(self, told: Mapping[str, int] | None) -> str:
         return self.progress.format(**told) if self.progress and told else ""

@@ -82,6 +82,8 @@ def line_of(event: Event) -> str:
         return f"{line}, {event['output_chars']} characters printed"
     if kind == "call" and "error" in event:
         return f"  sub-call failed: {event['error']}: {_one_line(event['message'])}"
+    if kind == "refused":
+        return f"  sub-calls refused: {_one_line(event['message'])}"
     if kind == "run" and "node" in event:
         return "run begins"
     if kind == "end" and "node" in event:

@@ -174,11 +174,7 @@ class RlmsDialect(Dialect):
 
     def _result(self, cell: Cell, limits: Limits) -> str:
         """One block's result, its head if it is long, and how much there was beyond."""
-        error = _OUR_FILE.sub("(<string>", cell.raised)
-        if cell.status == "timeout":
-            error = self.timed_out.format(seconds=limits.cell_timeout_s)
-        elif cell.status == "died":
-            error = (self.restored if cell.restored else self.died).format(reason=cell.error)
+        error = self.ending(cell, limits) or _OUR_FILE.sub("(<string>", cell.raised)
         parts = [f"\n{cell.output}"] if cell.output else []
         parts += [f"\n\n{error}"] if error else []
         parts += [f"REPL variables: {list(cell.names)}\n"] if cell.names else []

@@ -75,3 +75,20 @@ def counted(text: str, prompt_tokens: int, completion_tokens: int) -> Completion
 
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "executor"
+
+
+def processes_below(first: int) -> list[int]:
+    """``first`` and every process that it started, and those started; the dead left out."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                parents[int(entry.name)] = int(fields[1])
+    found = [first]
+    for process in found:
+        found += [child for child, parent in parents.items() if parent == process]
+    return [process for process in found if process in parents]

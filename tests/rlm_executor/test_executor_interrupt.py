@@ -9,35 +9,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.rlm_executor.scripted import block, finish
+from tests.rlm_executor.scripted import block, finish, processes_below
 from tests.rlm_executor.test_executor_cli import LOOP, Models, book, command, models, place
 
 __all__ = ["book", "models", "place"]  # fixtures
 
 
 # -- Ctrl-C and the terminal --------------------------------------------------------------------
-
-
-def children(session: int) -> list[int]:
-    """Processes that this session, or a session begun by one of its processes, has now."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if fields[0] != "Z":
-                parents[int(entry.name)] = int(fields[1])
-    found = [session]
-    for process in found:
-        found += [child for child, parent in parents.items() if parent == process]
-    return [process for process in found if process in parents]
 
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> None:
@@ -66,7 +48,7 @@ def test_ctrl_c_prints_what_is_known_and_leaves_no_process(
     process = command(*place, *LOOP, *options)
     try:
         until(lambda: len(models.requests) == 4)
-        below = children(process.pid)
+        below = processes_below(process.pid)
         assert len(below) >= 4  # itself, the zygotes and the session
         os.killpg(process.pid, signal.SIGINT)
         started = time.monotonic()
@@ -85,7 +67,7 @@ def test_ctrl_c_prints_what_is_known_and_leaves_no_process(
     assert "cancelled after 2 turns and 0 sub-calls" in err
     assert "2 calls of unknown size" in err
     assert "Traceback" not in err
-    until(lambda: not [one for one in below if children(one)], 2)
+    until(lambda: not [one for one in below if processes_below(one)], 2)
 
 
 def test_ctrl_c_in_a_plain_call(models: Models, place: list[str]) -> None:

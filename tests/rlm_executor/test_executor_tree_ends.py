@@ -23,7 +23,7 @@ from rlm_executor import (
     replay,
 )
 from rlm_executor.errors import ReplayDiverged, ServerUnavailable
-from tests.rlm_executor.scripted import block, card, echoes, finish, says
+from tests.rlm_executor.scripted import block, card, echoes, finish, processes_below, says
 from tests.rlm_executor.test_executor_tree import Hangs, by_level, down, nodes, rows, tree_of
 
 pytestmark = pytest.mark.real_sandbox
@@ -34,19 +34,7 @@ pytestmark = pytest.mark.real_sandbox
 
 def below_us() -> set[int]:
     """Every process that this one started, and what those started."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if fields[0] != "Z":
-                parents[int(entry.name)] = int(fields[1])
-    found = [os.getpid()]
-    for process in found:
-        found += [child for child, parent in parents.items() if parent == process]
-    return {*found[1:]}
+    return {*processes_below(os.getpid())} - {os.getpid()}
 
 
 async def test_a_cancelled_tree_is_gone_within_a_second(tmp_path: Path) -> None:
