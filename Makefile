@@ -37,9 +37,9 @@ eval: setup ## measure all arms, then write the report
 	$(PY) -m eval.run --config configs/eval/$(DEMO).yaml --run $(RUN) $(ARGS)
 	$(PY) -m eval.report --run $(RUN)
 
-view: setup ## print the result table and open the report
-	$(PY) -m eval.report --run $(RUN)
-	@$(PY) -m webbrowser -t file://$(abspath $(RUN))/report.html >/dev/null 2>&1 || true
+view: setup ## print the result table and open a page of all runs
+	@if [ -s $(RUN)/eval/results.jsonl ]; then $(PY) -m eval.report --run $(RUN); fi
+	$(PY) -m rlm_executor.viewer $(RUN) --out $(RUN)/view.html --open
 
 push: setup ## show what would go to the Hub as REPO=name/model; SEND=1 sends it (private)
 	@$(PY) train/push.py --run $(RUN) $(if $(REPO),--repo $(REPO)) $(if $(SEND),--send)

@@ -111,7 +111,7 @@ class Demo:
                 return code
         spent = sum(entry["seconds"] for entry in self.record["stages"].values())
         say(f"demo: complete in {time.monotonic() - started:.0f} s ({spent:.0f} s of stages)")
-        say(f"demo: open {self.run}/report.html; `make view` prints the table again")
+        say(f"demo: open {self.run}/report.html; `make view` shows every run")
         return 0
 
     def is_trained(self, stage):
