@@ -93,6 +93,11 @@ NAMES: tuple[str, ...] = tuple(
     "Greta Milan Amina Boris Clara Dario Elif Farid Hanna Ivan Jana Karim Lena Marco".split()
 )
 
+NAMES_HELD_OUT: tuple[str, ...] = tuple(
+    "Viktor Salome Odile Henrik Zora Ruben Thea Casimir Noor Yusuf Birgit Quentin Alma Igor "
+    "Freya Leopold Xenia Omar Dorit Walther".split()
+)
+
 NEEDLE_ADJECTIVES_TRAIN: tuple[str, ...] = tuple(
     "tawny brisk mellow gaunt sleek rustic vivid hollow amber frosty dapper nimble quaint ruddy "
     "silent tepid upbeat woven zesty ashen blunt cosmic dusty eager fluent gritty humble icy jolly "
@@ -131,3 +136,16 @@ def nonce(rng: random.Random) -> str:
     """A made-up word of two or three syllables."""
     word = "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(rng.randint(2, 3)))
     return word + rng.choice(("", "", "n", "r", "t", "l", "s"))
+
+
+_HEADS = "bl br cl cr dr fl fr gl gr pl pr sk sl sm sn sp st sw tr tw".split()
+_HEARTS = "ai ea ee ie oa oo ou ay".split()
+_TAILS = "ck ft ld lk lp mp nd nk nt pt rd rf rk rm rp sh sk sp st x".split()
+
+
+def nonce_held_out(rng: random.Random) -> str:
+    """A made-up word of one or two closed syllables with clusters: none that ``nonce`` makes."""
+    return "".join(
+        rng.choice(_HEADS) + rng.choice(_HEARTS) + rng.choice(_TAILS)
+        for _ in range(rng.randint(1, 2))
+    )

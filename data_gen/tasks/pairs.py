@@ -21,7 +21,15 @@ _FORMAT = "Answer with one pair a line in the form (user1, user2), lower user fi
 
 def make_window(length: int, seed: int, n_questions: int) -> Window:
     """A window of lines and ``n_questions`` predicates over pairs of its users."""
-    rng = random.Random(f"pairs/{length}/{seed}")
+    for again in range(50):  # a short window may admit too few questions: its lines are redrawn
+        name = f"pairs/{length}/{seed}" + (f"/{again}" if again else "")
+        window = _window(random.Random(name), length, seed, n_questions)
+        if window is not None:
+            return window
+    raise RuntimeError(f"windows pairs/{length}/{seed} admit too few questions")
+
+
+def _window(rng: random.Random, length: int, seed: int, n_questions: int) -> Window | None:
     labels, lines = draw_lines(rng, length, users_per_line=0.2, held_out_frames=seed >= 700_000)
     users = sorted({line.user for line in lines})
     counts = {user: Counter[str]() for user in users}
@@ -32,7 +40,7 @@ def make_window(length: int, seed: int, n_questions: int) -> Window:
     while len(tasks) < n_questions:
         attempts += 1
         if attempts > 2_000:
-            raise RuntimeError(f"window pairs/{length}/{seed} admits too few questions")
+            return None
         kind = rng.choice(KINDS)
         body, holds = _predicate(rng, kind, labels)
         gold = [

@@ -1,35 +1,54 @@
-"""What the tiny base is pretrained on: its samples, their ids, and what they must never hold."""
+"""What the tiny base is pretrained on: its samples, their ids, what they must never hold; and that
+the same seed gives the same weights, killed in between or not."""
 
 from __future__ import annotations
 
+import importlib.resources
+import json
 import random
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast
 
-from scripts import tiny_base
-from scripts import tiny_base_skills as skills
+from data_gen.tasks import lexicon
+from data_gen.tasks.squares import HELD_OUT_FRAMES, SETS
+from scripts.tiny_base import cases, labels, measure, pretrain, skills, words
+from scripts.tiny_base import model as model_module
+from scripts.tiny_base.mixture import Mixture, Pace, encode, recall
+from scripts.tiny_base.model import build_model, build_tokenizer
 
 SOURCE = ["import os\n\ndef first(path, count):\n    return os.listdir(path)[:count]\n" * 40]
+PROTOCOL = ("```", "llm_query", "REPL", 'answer["')
+KINDS = ("copy", "fill", "substitute", "passage", "look_up", "extract", "compare")
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
     folder: Path = tmp_path_factory.mktemp("tokenizer")
-    return tiny_base.build_tokenizer(tiny_base.Mixture(SOURCE, 0), folder / "tokenizer.json")
+    return build_tokenizer(Mixture(SOURCE), folder / "tokenizer.json")
 
 
-@pytest.mark.parametrize("progress", [0.0, 0.3, 0.9])
+def made(kind: str, held_out: bool, count: int, **size: int) -> list[skills.Case]:
+    rng = random.Random(kind)
+    makers = skills.Skills(SOURCE, words.Words(held_out))
+    make: Callable[..., skills.Case] = getattr(makers, kind)
+    return [make(rng, skills.Size(**{"room": 300, "items": 8, **size})) for _ in range(count)]
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.1, 0.3, 0.9])
 def test_the_protocol_of_the_loop_is_never_shown(progress: float):
-    mixture = tiny_base.Mixture(SOURCE, 0)
+    mixture = Mixture(SOURCE)
     for _ in range(300):
-        text = "\n".join(part for _, part in mixture.sample(progress, 1024))
-        assert not any(word in text for word in ("```", "llm_query", "REPL", 'answer["'))
+        text = "\n".join(part for _, part in mixture.sample(progress, 1024)[1])
+        assert not any(word in text for word in PROTOCOL)
 
 
 def test_the_same_seed_gives_the_same_samples():
-    first, second = (tiny_base.Mixture(SOURCE, 5) for _ in range(2))
+    first, second = (Mixture(SOURCE, 5) for _ in range(2))
     assert [first.sample(0.5, 1024) for _ in range(50)] == [
         second.sample(0.5, 1024) for _ in range(50)
     ]
@@ -38,7 +57,7 @@ def test_the_same_seed_gives_the_same_samples():
 def test_a_conversation_has_the_ids_of_the_chat_template(tokenizer):
     sample = [("system", "<1> is a"), ("user", "say b"), ("assistant", "b"), ("user", "and c")]
     answered = [*sample, ("assistant", "c")]
-    ids, learned = skills.encode(tokenizer, answered, prompts_too=False)
+    ids, learned = encode(tokenizer, answered, prompts_too=False)
     prompt = tokenizer.apply_chat_template(
         [{"role": role, "content": text} for role, text in sample],
         add_generation_prompt=True,
@@ -51,22 +70,33 @@ def test_a_conversation_has_the_ids_of_the_chat_template(tokenizer):
     )
 
 
-@pytest.mark.parametrize("progress", [0.01, 0.1, 0.9])
-def test_rows_are_whole_samples_within_the_row_length(tokenizer, progress: float):
-    mixture = tiny_base.Mixture(SOURCE, 0)
-    mixture.vocabulary = range(len(tiny_base.SPECIAL_TOKENS), len(tokenizer))
-    total = 100 * tiny_base.STEP_TOKENS
-    ids, weights = next(tiny_base.rows(tokenizer, mixture, total, int(total * progress)))
+@pytest.mark.parametrize("step", [1, 30, 90])
+def test_rows_are_whole_samples_within_the_row_length(tokenizer, step: int):
+    mixture = Mixture(SOURCE)
+    mixture.vocabulary = range(3, len(tokenizer))
+    plan = pretrain.Plan(100 * 4096)
+    ids, weights, spans = pretrain.make_batch(mixture, tokenizer, plan, step, Pace())
     assert ids.shape == weights.shape
-    assert ids.numel() == tiny_base.STEP_TOKENS
-    assert 0.1 < (weights > 0).float().mean() < 0.6
+    assert ids.numel() == plan.step_tokens
+    assert (ids == tokenizer.pad_token_id).float().mean() < 0.2
+    assert 0.05 < (weights > 0).float().mean() < 0.7
     assert not weights[ids == tokenizer.pad_token_id].any()
+    assert all(weights[row, start:end].any() for _, row, start, end in spans)
+
+
+def test_a_level_rises_when_the_last_one_sits():
+    pace = Pace()
+    assert pace.is_open("copy") and not pace.is_open("look_up")
+    for _ in range(200):
+        pace.tell([("copy", True)] * 4 + [("look_up", False)])
+    assert pace.levels["copy"] > 0.3
+    assert pace.is_open("look_up") and pace.levels["look_up"] == 0
 
 
 def test_recalled_pieces_have_stood_before():
     rng = random.Random(1)
     for _ in range(100):
-        ids, learned = skills.recall(rng, range(26, 2048), 200)
+        ids, learned = recall(rng, range(26, 2048), 200)
         assert len(ids) == len(learned) and any(learned)
         for place, on in enumerate(learned):
             if on:  # the token before and this one, side by side, further up
@@ -76,3 +106,174 @@ def test_recalled_pieces_have_stood_before():
 
 def test_replacing_a_name_leaves_longer_names_and_numbers():
     assert skills._replace("x1 = 0x10 + tab + table", {"tab": "new"}) == "x1 = 0x10 + new + table"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("held_out", [False, True])
+def test_every_case_has_a_question_and_an_answer_that_can_be_found(kind: str, held_out: bool):
+    for case in made(kind, held_out, 300, turns=3):
+        assert case.turns
+        for asked, answer in case.turns:
+            assert answer and (asked or kind == "label")
+            if kind in ("look_up", "extract", "passage"):
+                for line in answer.split("\n"):
+                    # JSON writes quotes and backslashes in its own way.
+                    assert line in case.given or json.dumps(line)[1:-1] in case.given
+
+
+@pytest.mark.parametrize("room", [1, 50, 3000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_size_is_too_small(kind: str, room: int):
+    assert all(case.turns for case in made(kind, True, 50, room=room, items=2))
+
+
+def test_numbers_to_compare_differ():
+    rng = random.Random(2)
+    for _ in range(500):
+        numbers = skills._numbers(rng, rng.randint(2, 6))
+        assert len(set(numbers)) == len(numbers)
+        assert all(0 <= number < 10**6 for number in numbers)
+
+
+def test_held_out_lists_share_nothing_with_training():
+    pairs = [
+        (lexicon.NAMES, lexicon.NAMES_HELD_OUT),
+        (words.MARKS, words.MARKS_HELD_OUT),
+        (words.GAPS, words.GAPS_HELD_OUT),
+        (words.FENCES, words.FENCES_HELD_OUT),
+        (lexicon.FRAMES, lexicon.FRAMES_HELD_OUT),
+        (lexicon.NEEDLE_ADJECTIVES_TRAIN, lexicon.NEEDLE_ADJECTIVES_TEST),
+        (lexicon.NEEDLE_NOUNS_TRAIN, lexicon.NEEDLE_NOUNS_TEST),
+        (labels._PROMPTS, labels._PROMPTS_HELD_OUT),
+        (labels._GLOSSARY, labels._GLOSSARY_HELD_OUT),
+    ]
+    pairs += [
+        (getattr(skills, name.removesuffix("_HELD_OUT")), getattr(skills, name))
+        for name in vars(skills)
+        if name.endswith("_HELD_OUT")
+    ]
+    assert len(pairs) > 15
+    for train, held_out in pairs:
+        assert not set(train) & set(held_out)
+    pattern = re.compile("([bcdfghjklmnprstvwz][aeiou]){2,3}[nrtls]?")
+    rng = random.Random(3)
+    for _ in range(500):
+        assert pattern.fullmatch(words.Words(False).nonce(rng))
+        assert not pattern.fullmatch(words.Words(True).nonce(rng))
+
+
+def test_held_out_wordings_join_words_of_training():
+    lists = [name for name in vars(skills) if name.endswith("_HELD_OUT")]
+    train = str([getattr(skills, name.removesuffix("_HELD_OUT")) for name in lists]).lower()
+    known = {*re.findall("[a-z]+", train), "words"}  # of niah's questions
+    for name in set(lists) - {"_PATTERNS_HELD_OUT"}:
+        assert set(re.findall("[a-z]+", str(getattr(skills, name)).lower())) <= known
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_label_set_is_a_latin_square_whose_words_are_distinct(name: str):
+    made_set = SETS[name]
+    size = len(made_set.labels)
+    for line in (*made_set.square, *zip(*made_set.square, strict=True)):
+        assert sorted(line) == list(range(size))
+    for values in (made_set.first, made_set.second):
+        assert len(values) == size
+        every = [word for value in values for word in value]
+        assert len(set(every)) == len(every)
+    for frames in (made_set.first_frames, made_set.second_frames):
+        assert len(frames) > 2 * HELD_OUT_FRAMES - 1
+        assert len(set(frames)) == len(frames)
+        assert all(frame.count("{it}") == 1 for frame in frames)
+
+
+def test_no_word_of_a_line_tells_its_label():
+    """Every word stands beside every label equally often, when the cells are drawn equally."""
+    for made_set in SETS.values():
+        beside: dict[str, dict[str, int]] = {}
+        for first, line in enumerate(made_set.square):
+            for second, index in enumerate(line):
+                for word in (made_set.first[first][0], "/" + made_set.second[second][0]):
+                    counts = beside.setdefault(word, {})
+                    label = made_set.labels[index]
+                    counts[label] = counts.get(label, 0) + 1
+        assert all(set(counts.values()) == {1} for counts in beside.values())
+        assert all(len(counts) == len(made_set.labels) for counts in beside.values())
+
+
+@pytest.mark.parametrize("kind", labels.KINDS)
+@pytest.mark.parametrize("held_out", [False, True])
+def test_there_is_one_label_of_the_list_for_each_line(kind: str, held_out: bool):
+    rng = random.Random(kind)
+    for _ in range(100):
+        case = labels.label(rng, words.Words(held_out), kind, 16, 16)
+        asked, answer = case.turns[0]
+        assert len(answer.split("\n")) == 16
+        assert all(label in f"{case.given}\n{asked}" for label in answer.split("\n"))
+
+
+def test_cases_are_the_same_each_time_and_of_the_stated_length(tokenizer):
+    for row in cases.ROWS:
+        first = list(cases.cases(row, tokenizer, SOURCE, 3))
+        assert first == list(cases.cases(row, tokenizer, SOURCE, 3))
+        for sample, ids in first:
+            answer = len(tokenizer(sample[-1][1])["input_ids"])
+            assert row.shortest <= len(ids) - answer <= row.longest
+
+
+def test_lines_are_compared_at_their_places():
+    assert measure.share_of_lines("a\nb\nc", "a\nb\nd") == pytest.approx(2 / 3)
+    assert measure.share_of_lines("b\na", "a\nb") == 0
+    assert measure.share_of_lines("a", "a\nb") == 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_killed_pretraining_ends_with_the_same_weights(tokenizer, tmp_path, monkeypatch, workers):
+    """Cut after a checkpoint, then gone on with: the weights of an undisturbed run."""
+    monkeypatch.setattr(pretrain, "SAVE_SECONDS", -1)  # after each step
+    plan = pretrain.Plan(5 * 4096, workers=workers)
+
+    def run(folder: Path, stop_after: int | None = None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        mixture = Mixture(SOURCE)
+        mixture.vocabulary = range(3, len(tokenizer))
+        model = build_model(tokenizer)
+        steps = 0
+
+        def look() -> str:
+            nonlocal steps
+            steps += 1
+            if steps == stop_after:
+                raise KeyboardInterrupt
+            return ""
+
+        pretrain.train(model, tokenizer, mixture, plan, folder / "checkpoint.pt", look)
+        return model.state_dict()
+
+    for folder in ("whole", "cut"):
+        (tmp_path / folder).mkdir()
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", stop_after=3)
+    again = run(tmp_path / "cut")
+    assert all(torch.equal(weight, again[name]) for name, weight in whole.items())
+
+
+def test_the_template_is_the_one_that_trl_ships():
+    shipped = importlib.resources.files("trl") / "chat_templates" / "qwen3.jinja"
+    assert model_module.TEMPLATE.read_bytes() == shipped.read_bytes()
+
+
+def test_the_model_copies_before_its_first_step(tokenizer):
+    """The two layers that begin as an induction circuit find what followed a token before."""
+    torch.manual_seed(0)
+    model = build_model(tokenizer)
+    rng, right, asked = random.Random(0), 0, 0
+    for _ in range(10):
+        ids, learned = recall(rng, range(3, len(tokenizer)), 240)
+        with torch.no_grad():
+            guess = model(torch.tensor([ids])).logits[0].argmax(-1).tolist()
+        for place, on in enumerate(learned):
+            asked += on
+            right += on and guess[place - 1] == ids[place]
+    assert right / asked > 0.8

@@ -1,0 +1,102 @@
+"""Measure the skills of the tiny base on held-out words, names, marks, layouts and wordings.
+
+    python -m scripts.tiny_base.measure --base assets/tiny-base [--served]
+
+In torch, float32, one forward a case: greedy decoding gives an answer exactly where each of its
+tokens is the most likely one after the right ones (a line of labels: its tokens). With
+``--served`` through a real vLLM in bf16, greedy: first 64 requests at once, then one at a time.
+The figures go to ``skills.json`` beside the weights, and the card is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from rlm_executor.cli import run_cli
+from rlm_executor.files import write_text_atomic
+from scripts.tiny_base.card import write_card
+from scripts.tiny_base.cases import ROWS, cases
+from scripts.tiny_base.mixture import WINDOW, read_source
+
+Measured = dict[str, float]
+BATCHES = (64, 1)
+
+
+def main() -> None:
+    """Measure, write ``skills.json`` and the card."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--base", type=Path, default=Path("assets/tiny-base"))
+    parser.add_argument("--served", action="store_true", help="through vLLM, in bf16")
+    parser.add_argument("--cases", type=int, default=500, help="a figure")
+    parser.add_argument("--python-source", type=Path, help="folder of .py files (default: stdlib)")
+    args = parser.parse_args()
+    source = read_source(args.python_source)
+    tokenizer = AutoTokenizer.from_pretrained(args.base)
+    path = args.base / "skills.json"
+    measured = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if args.served:
+        from scripts.tiny_base.served import measure_served  # needs the serving stack
+
+        for batch in BATCHES:
+            figures = measure_served(args.base, tokenizer, source, args.cases, batch)
+            measured[f"vllm_bf16_{batch}"] = figures
+            print(f"{batch} at once: {show(figures)}", flush=True)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32)
+        measured["torch_fp32"] = measure(model, tokenizer, source, args.cases, progress=True)
+        print(show(measured["torch_fp32"]))
+    measured["cases"] = args.cases
+    write_text_atomic(path, json.dumps(measured, indent=2) + "\n")
+    write_card(args.base)
+
+
+@torch.no_grad()
+def measure(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    source: list[str],
+    count: int,
+    longest: int = WINDOW,
+    progress: bool = False,
+) -> Measured:
+    """Share of exact answers (of right lines, for labels) in torch; by the names of ``ROWS``."""
+    result: Measured = {}
+    for row in ROWS:
+        if row.longest > longest:
+            continue
+        right = 0.0
+        made = cases(row, tokenizer, source, count)
+        for sample, ids in tqdm(made, total=count, desc=row.name, disable=not progress):
+            answer = tokenizer(f"{sample[-1][1]}<|im_end|>")["input_ids"]
+            tokens = torch.tensor([ids[:-1]], device=model.device)
+            hidden = model.model(tokens, use_cache=False).last_hidden_state[0]
+            guess = model.lm_head(hidden[-len(answer) :]).argmax(-1).tolist()
+            if row.by_line:
+                right += share_of_lines(tokenizer.decode(guess[:-1]), sample[-1][1])
+            else:
+                right += guess == answer
+        result[row.name] = round(right / count, 4)
+    return result
+
+
+def share_of_lines(given: str, gold: str) -> float:
+    """Share of the lines of ``gold`` that stand in ``given`` at their place."""
+    golds = gold.split("\n")
+    return sum(a == b for a, b in zip(given.split("\n"), golds, strict=False)) / len(golds)
+
+
+def show(measured: Measured) -> str:
+    """One line of it, for the log."""
+    return " ".join(f"{name}={share:.2f}" for name, share in measured.items())
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,216 @@
+"""Which samples, in rows of which length, at each point of the pretraining: the curriculum."""
+
+from __future__ import annotations
+
+import random
+import sysconfig
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from data_gen.direct import example
+from data_gen.tasks import make_window
+from rlm_executor.errors import InputError
+from rlm_executor.files import sha256_text
+from scripts.tiny_base.labels import KINDS, label
+from scripts.tiny_base.skills import Sample, Size, Skills
+from scripts.tiny_base.words import Words
+
+WINDOW = 4096
+# Share of each kind in rows up to 512 tokens, and in longer ones.
+SHARES: dict[str, tuple[float, float]] = {
+    "copy": (7, 4), "fill": (4, 1), "substitute": (6, 3), "passage": (5, 14), "look_up": (13, 26),
+    "extract": (12, 21), "compare": (14, 3), "things": (8, 4), "squares": (15, 9),
+    "glossary": (11, 7), "renamed": (5, 4),
+}  # fmt: skip
+# What has to sit first. Copying forms within a million tokens by itself, and in several where other
+# things are asked beside it; all others stand on it.
+AFTER = {
+    "fill": ("copy",), "look_up": ("copy",), "compare": ("copy",), "passage": ("look_up",),
+    "extract": ("look_up",), "things": ("look_up",), "glossary": ("look_up",),
+    "substitute": ("fill",), "squares": ("things",), "renamed": ("squares", "glossary"),
+}  # fmt: skip
+ITEMS = {"copy": 19, "fill": 5, "substitute": 17, "passage": 23, "compare": 11}
+# Until which share of the tokens rows of 256, 512, 1,024, 2,048 and 4,096 tokens are how frequent.
+ROWS = (
+    (0.25, (1, 0, 0, 0, 0)),
+    (0.45, (6, 3, 1, 0, 0)),
+    (0.6, (4, 3, 2, 0.5, 0.5)),
+    (2.0, (3, 3, 2, 0.7, 1.2)),
+)
+UP_AT, STEP_UP = 0.6, 0.004
+ANSWER_START = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+CHARACTERS_PER_TOKEN = 2.0  # of the samples, somewhat below their mean: few samples are too long
+
+
+def read_source(folder: Path | None = None) -> list[str]:
+    """Texts of the Python files of ``folder`` (top level and one below), tests left out."""
+    folder = folder or Path(sysconfig.get_paths()["stdlib"])
+    files = sorted(
+        path
+        for pattern in ("*.py", "*/*.py")
+        for path in folder.glob(pattern)
+        if not {"test", "tests", "site-packages", "idlelib", "lib2to3", "encodings"}
+        & set(path.parts)
+    )
+    texts = [path.read_text(encoding="utf-8", errors="ignore") for path in files]
+    if not texts:
+        raise InputError(f"no .py files in {folder.name}; give another --python-source")
+    return texts
+
+
+class Pace:
+    """How far each kind of sample has come: the next step up is taken when the last one sits."""
+
+    def __init__(self) -> None:
+        self.levels = dict.fromkeys(SHARES, 0.0)  # 0: the shortest cases, 1: the longest
+        self.exact = dict.fromkeys(SHARES, 0.0)  # running share of samples answered exactly
+
+    def tell(self, results: Iterable[tuple[str, bool]]) -> None:
+        """The samples of one step, and whether each was answered exactly."""
+        seen = set[str]()
+        for kind, exact in results:
+            if kind in self.exact:
+                self.exact[kind] += 0.03 * (exact - self.exact[kind])
+                seen.add(kind)
+        for kind in seen:
+            if self.exact[kind] > UP_AT:
+                self.levels[kind] = min(1.0, self.levels[kind] + STEP_UP)
+
+    def is_open(self, kind: str) -> bool:
+        """Whether what ``kind`` builds on has been taken up."""
+        return all(self.levels[other] >= 0.1 for other in AFTER.get(kind, ()))
+
+    def __str__(self) -> str:
+        return " ".join(f"{k}={self.levels[k]:.2f}/{self.exact[k]:.2f}" for k in SHARES)
+
+
+class Mixture:
+    """Samples and row lengths at each point of the curriculum; the same seed gives the same."""
+
+    def __init__(self, source: list[str], seed: int = 0) -> None:
+        self.rng = random.Random(seed)
+        self.pace = Pace()
+        self.sha256 = sha256_text("".join(source))
+        self.source = source
+        self.words = Words()
+        self.skills = Skills(source, self.words)
+        self.vocabulary: Sequence[int] = ()
+
+    def row_length(self, progress: float) -> int:
+        """Tokens of the rows of one step: short first, then of every length."""
+        shares = next(shares for until, shares in ROWS if progress < until)
+        return self.rng.choices((256, 512, 1024, 2048, WINDOW), shares)[0]
+
+    def encoded(
+        self, tokenizer: PreTrainedTokenizerBase, progress: float, row: int
+    ) -> tuple[str, list[int], list[bool]]:
+        """The kind of one sample, its ids, and which of them are learned."""
+        rng = self.rng
+        if rng.random() < 0.05:
+            return "", *recall(rng, self.vocabulary, rng.randint(24, min(row, 1024) - 8))
+        kind, sample = self.sample(progress, row)
+        # Some prompts are learned too: the model should know text, not only answers.
+        prompts_too = rng.random() < 0.08
+        return "" if prompts_too else kind, *encode(tokenizer, sample, prompts_too)
+
+    def sample(self, progress: float, row: int) -> tuple[str, Sample]:
+        """The kind of one conversation or text that should fit ``row`` tokens, and its messages."""
+        rng = self.rng
+        if progress > 0.3 and rng.random() < 0.02:
+            return "", self.text(rng, int(CHARACTERS_PER_TOKEN * row * rng.random()))
+        if row >= 1024 and rng.random() < 0.06:
+            return "", direct(rng, {1024: 640, 2048: 1400}.get(row, 2600))
+        kinds = [kind for kind in SHARES if progress > 0.25 or self.pace.is_open(kind)]
+        kind = rng.choices(kinds, [SHARES[kind][row > 512] for kind in kinds])[0]
+        # Whatever the pace, the last third of the way shows cases of every length.
+        level = max(self.pace.levels[kind], min(1.0, (progress - 0.5) * 4))
+        self.words.breadth = min(1.0, 3 * level)
+        # Mostly near what can just be done; always some that are shorter.
+        level *= 1 - rng.random() ** 2
+        longest = CHARACTERS_PER_TOKEN * (row - 60)
+        room = int(min(longest, 60 * (longest / 60) ** level)) if row > 512 else (
+            int(min(longest, 60 * 15**level)))  # fmt: skip
+        return kind, self._conversation(kind, level, room)
+
+    def _conversation(self, kind: str, level: float, room: int) -> Sample:
+        rng = self.rng
+        if kind in KINDS:  # of labels
+            most = max(1, min(1 + int(19 * level), int(room / (CHARACTERS_PER_TOKEN * 22))))
+            case = label(rng, self.words, kind, most)
+            asked, answer = case.turns[0]
+            text = f"{case.given}\n\n{asked}" if asked else case.given
+            return [("user", text), ("assistant", answer)]
+        items = 2 + int(ITEMS.get(kind, 150) * level)
+        turns = rng.randint(1, 1 + int(min(11, room / 250)))
+        given = room if rng.random() < 0.6 else int(room * rng.uniform(0.2, 1.0))
+        case = getattr(self.skills, kind)(rng, Size(given, items, turns))
+        return self.skills.conversation(rng, case, room if level > 0.25 else 0)
+
+    def text(self, rng: random.Random, size: int) -> Sample:
+        """A piece of source code, of about ``size`` characters."""
+        text = rng.choice(self.source)
+        start = rng.randrange(max(1, len(text) - size))
+        return [("text", text[start : start + size])]
+
+
+def direct(rng: random.Random, longest: int) -> Sample:
+    """A question of a family over a context of up to ``longest`` tokens of 4 bytes, no tools."""
+    family = rng.choice(("niah", "oolong", "pairs"))
+    length = rng.choice([n for n in (512, 640, 800, 1024, 1400, 2048, 2600) if n <= longest])
+    window = make_window(family, length, rng.randrange(500_000, 600_000), 1)
+    row = example(window, window.text(), window.tasks[0])
+    return [
+        ("user", row["prompt"][0]["content"]),
+        ("assistant", row["completion"][0]["content"]),
+    ]
+
+
+def recall(
+    rng: random.Random, vocabulary: Sequence[int], length: int
+) -> tuple[list[int], list[bool]]:
+    """``length`` random tokens in which pieces come again: ids, and which of them are learned.
+
+    What copying and looking up are made of, in its densest form: a piece is known after its first
+    tokens, wherever it stood before. Every token of the vocabulary is a target again and again, so
+    that it can be copied later, however rare it is in text.
+    """
+    size = rng.randint(2, 8) if rng.random() < 0.7 else rng.randint(8, max(9, length // 3))
+    lead = 1 if size < 4 else rng.randint(1, 2)  # tokens that tell which piece comes
+    pieces = [
+        [rng.choice(vocabulary) for _ in range(size)] for _ in range(max(1, length // (2 * size)))
+    ]
+    ids = [token for piece in pieces for token in piece]
+    learned = [False] * len(ids)
+    if rng.random() < 0.5:
+        rng.shuffle(pieces)
+    for piece in pieces:
+        ids += piece
+        learned += [False] * lead + [True] * (size - lead)
+    return ids, learned
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, sample: Sample, prompts_too: bool
+) -> tuple[list[int], list[bool]]:
+    """Ids as the chat template renders them (thinking off), and which of them are learned."""
+    ids: list[int] = []
+    learned: list[bool] = []
+    last = len(sample) - 1
+    for index, (role, text) in enumerate(sample):
+        if role == "text":
+            head, tail = "", text
+        elif role == "assistant":  # the template keeps the empty thinking of the last turn only
+            start = ANSWER_START if index == last else "<|im_start|>assistant\n"
+            head, tail = start, f"{text}<|im_end|>"
+        else:
+            head, tail = f"<|im_start|>{role}\n{text}<|im_end|>\n", ""
+        for part, is_answer in ((head, False), (tail, True)):
+            more = tokenizer(part, add_special_tokens=False)["input_ids"]
+            ids += more
+            learned += [is_answer or prompts_too] * len(more)
+        if role == "assistant" and index < last:
+            ids += (more := tokenizer("\n")["input_ids"])
+            learned += [False] * len(more)
+    return ids, learned

@@ -1,0 +1,61 @@
+"""The figures of ``measure`` through a real vLLM in bf16, some requests at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx
+from tqdm.asyncio import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from scripts.tiny_base.cases import ROWS, cases
+from scripts.tiny_base.measure import Measured, share_of_lines
+from scripts.tiny_base.mixture import WINDOW
+from scripts.tiny_base.skills import Sample
+from serve.config import EngineConfig
+from serve.engine import Engine
+
+
+def measure_served(
+    base: Path, tokenizer: PreTrainedTokenizerBase, source: list[str], count: int, batch: int
+) -> Measured:
+    """The same figures through vLLM, ``batch`` requests at a time."""
+    return asyncio.run(_measure_served(base, tokenizer, source, count, batch))
+
+
+async def _measure_served(
+    base: Path, tokenizer: PreTrainedTokenizerBase, source: list[str], count: int, batch: int
+) -> Measured:
+    config = EngineConfig(model=str(base), max_model_len=WINDOW, kv_cache_gib=1)
+    room = asyncio.Semaphore(batch)
+    result: Measured = {}
+    async with (
+        Engine(config) as server,
+        httpx.AsyncClient(base_url=server.base_url, timeout=600, trust_env=False) as client,
+    ):
+
+        async def ask(sample: Sample) -> str:
+            async with room:
+                reply = await client.post(
+                    "chat/completions",
+                    json={
+                        "model": server.models[0],
+                        "messages": [{"role": r, "content": text} for r, text in sample[:-1]],
+                        "temperature": 0,
+                        "max_tokens": len(tokenizer(sample[-1][1])["input_ids"]) + 8,
+                        "chat_template_kwargs": {"enable_thinking": False},
+                    },
+                )
+            reply.raise_for_status()
+            return reply.json()["choices"][0]["message"]["content"] or ""
+
+        for row in ROWS:
+            samples = [sample for sample, _ in cases(row, tokenizer, source, count)]
+            replies = await tqdm.gather(*map(ask, samples), desc=row.name, leave=False)
+            right = sum(
+                share_of_lines(reply, sample[-1][1]) if row.by_line else reply == sample[-1][1]
+                for reply, sample in zip(replies, samples, strict=True)
+            )
+            result[row.name] = round(right / count, 4)
+    return result

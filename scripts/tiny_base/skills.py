@@ -1,0 +1,462 @@
+"""What the tiny base is taught: copy, look up, extract and compare (``label`` has its own file).
+
+A skill makes a ``Case``: what is given, and one or more questions about it with their answers.
+Several questions about one given text cost little more than one and teach several times as much.
+``conversation`` lays a case out: question before or after, other text between, in one message or
+in several turns. Nothing here shows the REPL, its fences, ``llm_query`` or any trace of an agent:
+the loop is what fine-tuning has to teach.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from data_gen.tasks import lexicon
+from data_gen.tasks.niah import prose
+from scripts.tiny_base.words import Words
+
+Sample = list[tuple[str, str]]
+"""``(role, text)`` of a conversation, or one ``("text", ...)`` to be continued."""
+_IDENTIFIER = re.compile(r"\b[A-Za-z_]\w{2,}")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is given, and ``(asked, answer)`` pairs about it."""
+
+    given: str
+    turns: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a case may be: characters of what is given, list items, questions."""
+
+    room: int
+    items: int
+    turns: int = 1
+
+
+class Skills:
+    """Cases of each skill in the words of one split, around pieces of ``source`` code."""
+
+    def __init__(self, source: Sequence[str], words: Words) -> None:
+        self.words = words
+        self._lines = [
+            line for text in source for line in text.splitlines() if 8 < len(line.strip()) < 70
+        ]
+
+    # Copy ---------------------------------------------------------------------------------------
+
+    def copy(self, rng: random.Random, size: Size) -> Case:
+        """The same words again, as they stand or in another form."""
+        words = self._list(rng, size)
+        joints = (" ", ", ", "\n", self.words.gap(rng))
+        source = rng.choice(self.words.of(joints, joints)).join(words)
+        turns = []
+        for _ in range(rng.randint(1, min(size.turns, 3))):
+            if rng.random() < 0.9 - 0.5 * self.words.breadth:
+                turns.append((rng.choice(self.words.of(_AGAIN, _AGAIN_HELD_OUT)), source))
+            else:
+                asks, form = rng.choice(self.words.of(_FORMS, _FORMS))
+                turns.append((rng.choice(asks[-1:] if self.words.held_out else asks[:-1]),
+                              form(words)))  # fmt: skip
+        return Case(source, turns)
+
+    def fill(self, rng: random.Random, size: Size) -> Case:
+        """Copying into patterns with numbered blanks."""
+        words = [self.words.token(rng) for _ in range(rng.randint(1, min(6, size.items)))]
+        pattern = rng.choice(self.words.of(_PATTERNS, _PATTERNS_HELD_OUT))
+        pieces = [pattern.replace("@", f"<{i}>") for i in range(1, len(words) + 1)]
+        joint = rng.choice(("\n", " ", ", "))
+        answer = joint.join(pattern.replace("@", word) for word in words)
+        return Case(_blanks(words), [(f"Fill in:\n{joint.join(pieces)}", answer)])
+
+    def substitute(self, rng: random.Random, size: Size) -> Case:
+        """Source lines again, with one to four words replaced."""
+        text, words = "", list[str]()
+        while not words:
+            text = self.code(rng, min(6, 1 + size.items // 3))
+            words = sorted(set(_IDENTIFIER.findall(text)))
+        olds = rng.sample(words, min(len(words), rng.randint(1, min(4, 1 + size.items // 4))))
+        news = {old: self.words.token(rng) for old in olds}
+        if rng.random() < 0.5:
+            blanks = {old: f"<{i}>" for i, old in enumerate(olds, 1)}
+            given, pattern = _blanks(list(news.values())), _replace(text, blanks)
+        else:
+            form = rng.choice(("Write {new} in place of {old}.", "{new} for {old}."))
+            given = "\n".join(form.format(new=new, old=old) for old, new in news.items())
+            pattern = text
+        return Case(given, [(f"Fill in:\n{pattern}", _replace(text, news))])
+
+    def passage(self, rng: random.Random, size: Size) -> Case:
+        """One of several passages again, by its name or by the marks around it."""
+        left, right = self.words.fence(rng)
+        if rng.random() < 0.3 * self.words.breadth:  # one marked passage in other text
+            inner = self._passage(rng, size)
+            before = self.filler(rng, rng.randint(0, size.room))
+            after = self.filler(rng, max(0, size.room - len(before)))
+            ask = rng.choice(self.words.of(_BETWEEN, _BETWEEN_HELD_OUT))
+            given = f"{before}\n{left}{inner}{right}\n{after}"
+            return Case(given, [(ask.format(left=left.strip(), right=right.strip()), inner)])
+        passages: dict[str, str] = {}
+        room = size.room
+        while not passages or (room > 0 and len(passages) < 40):
+            body = self._passage(rng, size)
+            passages[self.words.token(rng)] = body
+            room -= len(body) + 16
+        given = "\n".join(f"{left}{title}{right}\n{body}" for title, body in passages.items())
+        titles = self._some(rng, list(passages), size.turns)
+        asks = self.words.of(_PASSAGE, _PASSAGE_HELD_OUT)
+        return Case(given, [(rng.choice(asks).format(t), passages[t]) for t in titles])
+
+    # Look up ------------------------------------------------------------------------------------
+
+    def look_up(self, rng: random.Random, size: Size) -> Case:
+        """The values of keys, or the keys of values, among many."""
+        pairs: dict[str, str] = {}
+        room = size.room
+        while not pairs or (room > 0 and len(pairs) < size.items):
+            key, value = self.words.token(rng), self.words.token(rng)
+            if key in pairs or value in pairs.values():
+                continue
+            pairs[key] = value
+            room -= len(key) + len(value) + 4
+        lines, form = self._pair_lines(rng, pairs)
+        if (
+            form is None and rng.random() < 0.5 * self.words.breadth and size.room > 200
+        ):  # strewn into other text
+            others = self.filler(rng, size.room // 2).splitlines()
+            places = sorted(rng.randint(0, len(others)) for _ in lines)
+            for place, line in reversed(list(zip(places, lines, strict=True))):
+                others.insert(place, line)
+            given = "\n".join(others)
+        else:
+            given = form or self.words.bullets(rng, lines)
+        turns = []
+        for key in self._some(rng, list(pairs), size.turns):
+            kind = rng.random() / max(0.01, self.words.breadth)
+            if kind < 0.25 and form is None:
+                asks = self.words.of(_KEY_OF, _KEY_OF_HELD_OUT)
+                turns.append((rng.choice(asks).format(pairs[key]), key))
+            elif kind < 0.45 and len(pairs) > 2:
+                more = list(dict.fromkeys([key, *rng.sample(list(pairs), rng.randint(1, 2))]))
+                ask = rng.choice(self.words.of(_VALUES_OF, _VALUES_OF_HELD_OUT))
+                turns.append((ask.format(", ".join(more)), "\n".join(pairs[k] for k in more)))
+            else:
+                asks = self.words.of(_VALUE_OF, _VALUE_OF_HELD_OUT)
+                turns.append((rng.choice(asks).format(key), pairs[key]))
+        return Case(given, turns)
+
+    def _pair_lines(
+        self, rng: random.Random, pairs: dict[str, str]
+    ) -> tuple[list[str], str | None]:
+        kind = rng.random() / max(0.01, self.words.breadth)
+        if kind < 0.12:
+            return [], json.dumps(pairs, indent=rng.choice((None, 1)))
+        if kind < 0.4:
+            sentence = rng.choice(self.words.of(_SENTENCES, _SENTENCES_HELD_OUT))
+            return [sentence.format(k=k, v=v) for k, v in pairs.items()], None
+        mark = self.words.mark(rng)
+        return [f"{k}{mark}{v}" for k, v in pairs.items()], None
+
+    # Extract ------------------------------------------------------------------------------------
+
+    def extract(self, rng: random.Random, size: Size) -> Case:
+        """Fields of records: one by another, or a whole column."""
+        kinds = rng.sample(list(_FIELDS), rng.randint(2, min(5, 2 + size.items // 2)))
+        if rng.random() < 0.3 * self.words.breadth:
+            names = list(dict.fromkeys(self.words.nonce(rng) for _ in kinds))
+            kinds = kinds[: len(names)]
+        else:
+            names = [rng.choice(_FIELDS[kind]) for kind in kinds]
+        records: list[list[str]] = []
+        room = size.room
+        while not records or (room > 0 and len(records) < size.items):
+            records.append([self._value(rng, kind) for kind in kinds])
+            room -= sum(map(len, records[-1])) + 4 * len(kinds)
+        given = self._table(rng, names, records)
+        turns = []
+        for record in self._some(rng, records, size.turns):
+            asked, by = rng.sample(range(len(kinds)), 2) if len(kinds) > 1 else (0, 0)
+            shown = [cell for other in records for cell in other]
+            if shown.count(record[by]) > 1 or (rng.random() < 0.15 and len(records) <= 24):
+                ask = rng.choice(self.words.of(_COLUMN, _COLUMN_HELD_OUT))
+                answer = "\n".join(other[asked] for other in records)
+                if len(answer) > 500:
+                    continue
+                turns.append((ask.format(f=names[asked]), answer))
+            else:
+                ask = rng.choice(self.words.of(_FIELD, _FIELD_HELD_OUT))
+                ask = ask.format(f=names[asked], g=names[by], v=record[by])
+                turns.append((ask, record[asked]))
+        return Case(given, turns) if turns else self.extract(rng, size)
+
+    def _value(self, rng: random.Random, kind: str) -> str:
+        if kind == "user":
+            return self.words.name(rng) if rng.random() < 0.5 else str(rng.randint(1000, 9999))
+        if kind == "date":
+            return self.words.date(rng)
+        if kind == "text":
+            frames = self.words.of(lexicon.FRAMES, lexicon.FRAMES_HELD_OUT)
+            thing = rng.choice(rng.choice(list(lexicon.CATEGORIES.values())))
+            return rng.choice(frames).format(name=self.words.name(rng), thing=thing)
+        if kind == "place":
+            return self.words.nonce(rng).capitalize()
+        return self.words.number(rng) if kind == "amount" else self.words.code(rng)
+
+    def _table(self, rng: random.Random, names: list[str], records: list[list[str]]) -> str:
+        kind, gap = rng.random() / max(0.01, self.words.breadth), self.words.gap(rng)
+        if kind < 0.15:
+            rows = [json.dumps(dict(zip(names, record, strict=True))) for record in records]
+            return "\n".join(rows)
+        if kind < 0.3:  # the names only above the columns
+            return "\n".join(gap.join(row) for row in (names, *records))
+        if kind < 0.4:  # a block a record
+            mark = self.words.mark(rng)
+            blocks = [
+                "\n".join(f"{n}{mark}{v}" for n, v in zip(names, record, strict=True))
+                for record in records
+            ]
+            return "\n\n".join(blocks)
+        mark = rng.choice(self.words.of((": ", "=", ":", " is ", " "), (" := ", " = ")))
+        rows = [
+            gap.join(f"{n}{mark}{v}" for n, v in zip(names, record, strict=True))
+            for record in records
+        ]
+        return self.words.bullets(rng, rows)
+
+    # Compare ------------------------------------------------------------------------------------
+
+    def compare(self, rng: random.Random, size: Size) -> Case:
+        """Numbers, counts and equality, one answer for each line."""
+        kind = rng.randrange(5)
+        lines: list[tuple[str, str]] = []
+        gap = rng.choice((", ", " and ", self.words.gap(rng)))
+        word, other = rng.choice(_MORE_LESS)
+        best = max if other == "larger" else min
+        room = size.room
+        for _ in range(rng.randint(1, min(12, size.items))):
+            if kind < 3:
+                most = 2 if kind != 1 else rng.randint(3, 3 + min(3, size.items // 3))
+                numbers = _numbers(rng, most, min(5, 1 + size.items // 2))
+                if kind < 2:
+                    lines.append((gap.join(map(str, numbers)), str(best(numbers))))
+                else:
+                    first, second = self.words.token(rng), self.words.token(rng)
+                    says = "more" if numbers[0] > numbers[1] else "less"
+                    lines.append((f"{first}: {numbers[0]}{gap}{second}: {numbers[1]}", says))
+            elif kind == 3:
+                first = self.words.token(rng)
+                second = _nearly(rng, first) if rng.random() < 0.3 else self.words.token(rng)
+                if rng.random() < 0.5:
+                    second = first
+                lines.append((f"{first}{gap}{second}", "yes" if first == second else "no"))
+            else:
+                few = [self.words.token(rng) for _ in range(rng.randint(2, 4))]
+                items = [rng.choice(few) for _ in range(rng.randint(2, min(9, 3 + size.items)))]
+                return self._count(rng, few, items, size)
+            room -= len(lines[-1][0]) + 4
+            if room < 0:
+                break
+        given = self.words.bullets(rng, [line for line, _ in lines])
+        asks = (_PICK, _PICK, _COMMON, _SAME)[kind]
+        ask = rng.choice(asks[-1:] if self.words.held_out else asks[:-1]).format(word=word)
+        return Case(given, [(ask, "\n".join(answer for _, answer in lines))])
+
+    def _count(self, rng: random.Random, few: list[str], items: list[str], size: Size) -> Case:
+        ask = rng.choice(self.words.of(_HOW_MANY, _HOW_MANY_HELD_OUT))
+        given = rng.choice((", ", "\n", " ", self.words.gap(rng))).join(items)
+        turns = [
+            (ask.format(word), str(items.count(word)))
+            for word in self._some(rng, list(dict.fromkeys(few)), size.turns)
+        ]
+        return Case(given, turns)
+
+    # Around them --------------------------------------------------------------------------------
+
+    def conversation(self, rng: random.Random, case: Case, room: int) -> Sample:
+        """The messages of ``case`` in about ``room`` characters, with other text where it fits."""
+        (asked, answer), *more = case.turns
+        given, spare = case.given, room - len(case.given)
+        kind = rng.random()
+        if spare > 80 and kind < 0.35:
+            between = self.filler(rng, rng.randint(40, spare))
+            given = f"{between}\n\n{given}" if rng.random() < 0.3 else f"{given}\n\n{between}"
+        if kind < 0.1 or (kind > 0.9 and not more):
+            start = [("system", given), ("user", asked)]
+        elif kind < 0.2 and not more:
+            start = [("user", f"{asked}\n\n{given}")]
+        elif 0.35 < kind < 0.45 and spare > 200:  # another question first
+            size = Size(100, 3)
+            first = rng.choice((self.copy, self.fill, self.compare))(rng, size)
+            before, replied = first.turns[0]
+            start = [("user", f"{given}\n\n{first.given}\n\n{before}"), ("assistant", replied),
+                     ("user", asked)]  # fmt: skip
+        else:
+            start = [("user", f"{given}\n\n{asked}")]
+        for next_asked, next_answer in more:
+            start += [("assistant", answer), ("user", next_asked)]
+            answer = next_answer
+        return [*start, ("assistant", answer)]
+
+    def filler(self, rng: random.Random, size: int) -> str:
+        """About ``size`` characters that have nothing to do with what is asked."""
+        kind = rng.randrange(4)
+        if kind == 0:
+            return self.code(rng, 1 + size // 40)
+        if kind == 1:
+            return prose(rng, size)
+        if kind == 2:
+            return "\n".join(self._value(rng, "text") for _ in range(1 + size // 50))
+        return ", ".join(self.words.token(rng) for _ in range(1 + size // 9))
+
+    def code(self, rng: random.Random, most: int) -> str:
+        """Some lines of source that follow each other."""
+        count = rng.randint(1, max(1, min(most, len(self._lines) - 1)))
+        start = rng.randrange(len(self._lines) - count)
+        return "\n".join(self._lines[start : start + count])
+
+    def _list(self, rng: random.Random, size: Size) -> list[str]:
+        words: list[str] = []
+        room = size.room
+        for _ in range(rng.randint(1, size.items)):
+            words.append(self.words.token(rng))
+            room -= len(words[-1]) + 2
+            if room < 0:
+                break
+        return words
+
+    def _passage(self, rng: random.Random, size: Size) -> str:
+        kind = rng.randrange(4)
+        if kind == 0:
+            return self.code(rng, 1 + size.items // 8)
+        if kind == 1:
+            return prose(rng, rng.randint(20, 40 + 8 * size.items))
+        if kind == 2:
+            return self._value(rng, "text")
+        words = [self.words.token(rng) for _ in range(rng.randint(1, 2 + size.items // 3))]
+        return rng.choice((" ", ", ")).join(words)
+
+    def _some(self, rng: random.Random, items: list, most: int) -> list:
+        return rng.sample(items, min(len(items), rng.randint((most + 1) // 2, most)))
+
+
+def _blanks(words: Sequence[str]) -> str:
+    return "\n".join(f"<{i}> is {word}" for i, word in enumerate(words, 1))
+
+
+def _replace(text: str, by: dict[str, str]) -> str:
+    return _IDENTIFIER.sub(lambda match: by.get(match[0], match[0]), text)
+
+
+def _quoted(words: list[str]) -> str:
+    return "[" + ", ".join(f'"{word}"' for word in words) + "]"
+
+
+def _numbers(rng: random.Random, count: int, most: int = 5) -> list[int]:
+    """Different numbers of up to ``most`` digits, often of one length and with a common start."""
+    digits = rng.randint(1, most)
+    while True:
+        if rng.random() < 0.3:
+            numbers = {rng.randrange(10 ** rng.randint(1, most)) for _ in range(count)}
+        else:
+            low = 10 ** (digits - 1) if digits > 1 else 0
+            start = rng.randrange(low, 10**digits)
+            near = 10 ** rng.randint(1, digits)
+            numbers = {max(0, start // near * near + rng.randrange(near)) for _ in range(count)}
+        if len(numbers) == count:
+            shuffled = list(numbers)
+            rng.shuffle(shuffled)
+            return shuffled
+
+
+def _nearly(rng: random.Random, word: str) -> str:
+    """``word`` with one of its characters changed."""
+    place = rng.randrange(len(word))
+    return word[:place] + rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") + word[place + 1 :]
+
+
+# The last wording of each list of lists is held out; it joins words of the others anew.
+_AGAIN = ("Repeat.", "Copy this.", "Write it again.", "Say it.", "Repeat this.", "Copy it again.",
+          "Write this once more.", "Say this.")  # fmt: skip
+_AGAIN_HELD_OUT = ("Repeat it again.", "Say it once more.", "Copy this again.")
+_FORMS: tuple[tuple[tuple[str, ...], Callable[[list[str]], str]], ...] = (
+    (("Write as a list of strings.", "Give a list of strings.", "As a list of strings.",
+      "Give this as a list of strings."), _quoted),
+    (("Write as a Python list.", "Give a Python list.", "As a Python list.",
+      "Give this as a Python list."), lambda words: "[" + ", ".join(map(repr, words)) + "]"),
+    (("One a line.", "Write one a line.", "Give one on each line.", "Give one a line."),
+     "\n".join),
+    (("Joined by commas.", "Write with commas.", "Give it with commas.",
+      "Give it joined by commas."), ", ".join),
+    (("Put each in quotes.", "Write each in quotes.", "Each in quotes.", "Give each in quotes."),
+     lambda words: " ".join(f'"{word}"' for word in words)),
+    (("Put each in brackets.", "Write each in brackets.", "Each in brackets.",
+      "Give each in brackets."), lambda words: " ".join(f"({word})" for word in words)),
+    (("Number these.", "Write these with numbers.", "Number each.", "Give these with numbers."),
+     lambda words: "\n".join(f"{i}. {w}" for i, w in enumerate(words, 1))),
+    (("From the last to the first.", "Backwards.", "Write these backwards.",
+      "Give these backwards."), lambda words: ", ".join(reversed(words))),
+)  # fmt: skip
+_PATTERNS = (
+    'print("@")', "x = '@'", "is @ here", 'items.count("@")', "the one of @ is", 'table["@"] += 1',
+    'if name == "@":', "@ or more", "(@)", 'label == "@"', "about @ and", '"@ is: "', "d['@']",
+    're.findall("@", line)', "@ >= 1", 'user == "@"', "of @:", "[@]", "for @ in", "{@}",
+    "f('@', 1)", "<@>", "return '@'", "@ = None", "not @,",
+)  # fmt: skip
+_PATTERNS_HELD_OUT = ('names["@"] = 1', "the @ here", 'if "@" in line:', "say('@')", "@ and more:")
+_BETWEEN = ("Repeat what stands between {left} and {right}.", "Copy the text from {left} to "
+            "{right}.", "What is between {left} and {right}?")  # fmt: skip
+_BETWEEN_HELD_OUT = ("Copy what is between {left} and {right}.", "Repeat the text from {left} to "
+                     "{right}.")  # fmt: skip
+_PASSAGE = ("Repeat the passage {}.", "Copy the passage of {}.", "What is the text of {}?",
+            "Write {} again.", "Say the text of {}.", "Give the text of {}.")  # fmt: skip
+_PASSAGE_HELD_OUT = ("Repeat the text of {}.", "Say the passage {} again.")
+_VALUE_OF = ("What is {}?", "Find {}.", "Give the value of {}.", "What belongs to {}?",
+             "Look up {}.", "What is the value for {}?", "{}?", "Which value has {}?")  # fmt: skip
+_VALUE_OF_HELD_OUT = ("Give the value for {}.", "What is the value of {}?", "Find the value of {}.")
+_KEY_OF = ("Which one has {}?", "What has the value {}?", "Whose value is {}?",
+           "To which one belongs {}?")  # fmt: skip
+_KEY_OF_HELD_OUT = ("Which one has the value {}?", "What has {}?")
+_VALUES_OF = ("What are {}? One a line.", "Find {}, one a line.", "Give the values of {}, one a "
+              "line.", "Look up {}. One a line.")  # fmt: skip
+_VALUES_OF_HELD_OUT = ("Find the values of {}, one a line.", "Give {}. One a line.")
+_SENTENCES = (
+    "the number of {k} is {v}", "One of the special magic numbers for {k} is: {v}.",
+    "{v} belongs to {k}", "{k} is called {v}", "we know that {k} has {v}.", "{v} is for {k}.",
+    "Note: {k} stands at {v}.", "for {k} write {v}", "{v} ({k})", "<{k}>{v}</{k}>",
+)  # fmt: skip
+_SENTENCES_HELD_OUT = (
+    "we write {v} for {k}.", "One of the special magic words for {k} is: {v}.",
+    "note that {k} is called {v}", "[{k}] {v} [/{k}]",
+)  # fmt: skip
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "user": ("user", "author", "owner", "User"),
+    "date": ("date", "day", "Date"),
+    "text": ("text", "note", "Instance", "instance"),
+    "place": ("place", "town"),
+    "amount": ("amount", "sum", "price"),
+    "code": ("code", "id", "key"),
+}
+_FIELD = ('Which {f} has the {g} "{v}"?', "What is the {f} of {g} {v}?",
+          'Give the {f} of "{v}".', "What is the {f} where the {g} is {v}?",
+          "Find the {f} for {g} {v}.", '{f} of "{v}"?')  # fmt: skip
+_FIELD_HELD_OUT = ('Give the {f} where the {g} is "{v}".', "Which {f} has {g} {v}?",
+                   'What is the {f} of "{v}"?')  # fmt: skip
+_COLUMN = ("Write every {f}, one a line.", "Give each {f}, one a line.", "All of {f}, one a line.")
+_COLUMN_HELD_OUT = ("Give every {f}, one a line.", "Write each {f}, one a line.")
+_MORE_LESS = (("larger", "larger"), ("smaller", "smaller"), ("largest", "larger"),
+              ("smallest", "smaller"), ("more", "larger"), ("less", "smaller"))  # fmt: skip
+_PICK = ("Which is {word}?", "Which is {word} in each line?", "Give the {word} one of each line.",
+         "Which one is {word} in each line?")  # fmt: skip
+_COMMON = ("Is the first more or less?", "Is the first of each line more or less?",
+           "More or less?", "In each line, is the first more or less?")  # fmt: skip
+_SAME = ("Are they the same?", "Are both the same in each line?", "The same, yes or no?",
+         "Are they the same in each line?")  # fmt: skip
+_HOW_MANY = ("How many times {}?", "How often is {} here?", "Count {}.", "How many {}?")
+_HOW_MANY_HELD_OUT = ("How many times is {} here?", "How often {}?")
