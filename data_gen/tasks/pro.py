@@ -1,0 +1,93 @@
+"""``pro``: questions of LongBench-Pro's kinds over real text, each scored by its metric.
+
+A window has entries of one kind among other real text (``pro_entries``); ``pro_kinds`` says what is
+planted and asked. Gold by construction. Entries are at most 60, however long the window is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from data_gen.real.pro_metrics import BY_TASK
+from data_gen.tasks import real_text
+from data_gen.tasks.pro_entries import layout, n_entries
+from data_gen.tasks.pro_kinds import KINDS, Asked, Truth
+from data_gen.tasks.task import BYTES_PER_TOKEN, Task, Window, task_id
+from rlm_executor.errors import InputError
+
+_N_TRIES = 200
+_MIN_SPAN = 4
+
+
+def make_window(length: int, seed: int, n_questions: int) -> Window:
+    """Entries among real text of ``length`` tokens; the seed draws the kind.
+
+    Raises:
+        InputError: too many questions for so few entries, or too little real text.
+    """
+    rng = random.Random(f"pro/{length}/{seed}")
+    split = real_text.split_of(seed)
+    name = rng.choice(sorted(KINDS))
+    kind = KINDS[name]
+    for _ in range(_N_TRIES):
+        planted, truth = kind.plant(rng, split, n_entries(length * BYTES_PER_TOKEN))
+        asked = _asked(rng, name, truth, n_questions)
+        if len(asked) == n_questions:
+            break
+    else:
+        raise InputError(f"{len(planted)} entries have no {n_questions} questions; ask fewer")
+    parts, used = layout(rng, split, length * BYTES_PER_TOKEN, planted)
+    tasks = []
+    for index, (fields, gold) in enumerate(asked):
+        wording = kind.wordings[-1] if split == "test" else rng.choice(kind.wordings[:-1])
+        tasks.append(
+            Task(
+                id=task_id("pro", length, seed, index),
+                family="pro",
+                question=f"{wording.format(**fields)} {kind.ends}",
+                answer=gold,
+                metric=BY_TASK[kind.family].__name__,
+                meta={
+                    "length": length,
+                    "seed": seed,
+                    "window_id": f"pro-{length}-{seed}",
+                    "kind": name,
+                    "secondary_task": kind.family,
+                },
+            )
+        )
+
+    def chunks() -> Iterator[str]:
+        yield from parts
+
+    return Window(
+        id=f"pro-{length}-{seed}",
+        family="pro",
+        length=length,
+        seed=seed,
+        tasks=tasks,
+        chunks=chunks,
+        facts={
+            "sources": used,
+            "sha256": real_text.sha256("".join(parts)),
+            "truth": truth,
+            "planted": planted,
+        },
+    )
+
+
+def _asked(rng: random.Random, name: str, truth: Truth, n_questions: int) -> list[Asked]:
+    """Questions about different spans of the entries."""
+    found: dict[str, Asked] = {}
+    for _ in range(20 * n_questions):
+        size = rng.randint(min(_MIN_SPAN, len(truth)), min(len(truth), 40))
+        low = rng.randint(1, len(truth) - size + 1)
+        told = KINDS[name].ask(rng, truth, low, low + size - 1)
+        if told is not None:
+            fields, gold = told
+            span = f"entries {low} to {low + size - 1}"
+            found.setdefault(span, (fields | {"span": span}, gold))
+        if len(found) == n_questions:
+            break
+    return list(found.values())
