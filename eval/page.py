@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from eval.results import Row, scrub
+from eval.results import Row
 from eval.stats import Estimate
 from eval.summary import CellResult, Summary, size
 from rlm_executor import Trajectory
+from rlm_executor.files import scrub
 
 MESSAGE_CHARS = 3_000
 TRAJECTORIES_PER_FAMILY = 3

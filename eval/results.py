@@ -14,26 +14,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from eval.grid import Job
 from rlm_executor.errors import InputError
-from rlm_executor.files import append_jsonl, read_jsonl, sha256_text, write_text_atomic
+from rlm_executor.files import append_jsonl, read_jsonl, scrub, sha256_text, write_text_atomic
 
 ANSWER_CHARS = 2_000
 Row = dict[str, Any]
-
-_URL = re.compile(r"\b(?:https?|file)://[^\s\"'<>)\]]+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")
-# A slash that starts a path of at least two parts; "and/or" and "</b>" are none.
-_PATH = re.compile(r"(?<![\w.<:/])/(?:[\w.+@-]+/)+(?=[\w.+@-])")
-
-
-def scrub(text: str) -> str:
-    """``text`` without addresses and without the folders of absolute paths."""
-    return _PATH.sub("", _URL.sub("<url>", text))
 
 
 class Results:

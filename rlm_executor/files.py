@@ -10,8 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
+
+_URL = re.compile(r"\b(?:https?|file)://[^\s\"'<>)\]]+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")
+# A slash that starts a path of at least two parts; "and/or" and "</b>" are none.
+_PATH = re.compile(r"(?<![\w.<:/])/(?:[\w.+@-]+/)+(?=[\w.+@-])")
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -82,3 +87,8 @@ def sha256_file(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def scrub(text: str) -> str:
+    """``text`` without addresses and without the folders of absolute paths."""
+    return _PATH.sub("", _URL.sub("<url>", text))

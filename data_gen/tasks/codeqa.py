@@ -19,6 +19,7 @@ from data_gen.tasks.code_values import is_pure
 from data_gen.tasks.real_text import HEADER, Package
 from data_gen.tasks.task import BYTES_PER_TOKEN, Task, Window, task_id
 from rlm_executor.errors import InputError
+from rlm_executor.files import sha256_text
 
 # The last wording of each kind is held out for development and test seeds.
 WORDINGS: dict[str, tuple[str, ...]] = {
@@ -90,7 +91,7 @@ def make_window(length: int, seed: int, n_questions: int, folders: tuple[Path, .
         seed=seed,
         tasks=tasks,
         chunks=chunks,
-        facts={"sources": {p.path: real_text.sha256(p.text) for p in pieces}},
+        facts={"sources": {p.path: sha256_text(p.text) for p in pieces}},
     )
 
 

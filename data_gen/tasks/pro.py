@@ -15,6 +15,7 @@ from data_gen.tasks.pro_entries import layout, n_entries
 from data_gen.tasks.pro_kinds import KINDS, Asked, Truth
 from data_gen.tasks.task import BYTES_PER_TOKEN, Task, Window, task_id
 from rlm_executor.errors import InputError
+from rlm_executor.files import sha256_text
 
 _N_TRIES = 200
 _MIN_SPAN = 4
@@ -70,7 +71,7 @@ def make_window(length: int, seed: int, n_questions: int) -> Window:
         chunks=chunks,
         facts={
             "sources": used,
-            "sha256": real_text.sha256("".join(parts)),
+            "sha256": sha256_text("".join(parts)),
             "truth": truth,
             "planted": planted,
         },

@@ -123,8 +123,3 @@ def paragraphs(split: str) -> tuple[tuple[str, str], ...]:
             parts = re.split(r"\n\s*\n", topics[topic])
             found += [(topic, p.strip("\n")) for p in parts if 60 <= len(p) <= 900 and "[" != p[0]]
     return tuple(found)
-
-
-def sha256(text: str) -> str:
-    """Hash of a text, for the list of what a window was made of."""
-    return hashlib.sha256(text.encode()).hexdigest()

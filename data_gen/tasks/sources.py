@@ -1,7 +1,7 @@
 """Pieces of real text from a folder, by default this Python's standard library.
 
-Packages are split into train and held-out ones by a hash of their name, so that no file serves
-both. The text differs between Python versions; ``sha256`` tells what was used.
+Packages are split as in ``real_text``, so that no family trains on what another is tested with.
+The text differs between Python versions; ``sha256`` tells what was used.
 
     source = load("train")
     source.pieces[0]
@@ -15,6 +15,9 @@ import re
 import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from data_gen.tasks.real_text import in_split
+from rlm_executor.errors import InputError
 
 _SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "__pycache__", "encodings"}
 _MOST_LINE, _MOST_BLANK = 100, 1
@@ -31,17 +34,12 @@ class Source:
     sha256: str
 
 
-def held_out(package: str) -> bool:
-    """Whether a package's text is kept from training: one in four."""
-    return hashlib.sha256(package.encode()).digest()[0] % 4 == 0
-
-
 @functools.cache
 def load(split: str, folder: Path | None = None) -> Source:
     """The pieces of ``split`` ("train", or any other: the held-out packages).
 
     Raises:
-        ValueError: the folder has no Python files for this split.
+        InputError: the folder has no Python files for this split.
     """
     root = folder or Path(sysconfig.get_path("stdlib"))
     pieces: list[str] = []
@@ -50,7 +48,7 @@ def load(split: str, folder: Path | None = None) -> Source:
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
         package = parts[0].removesuffix(".py")
-        if _SKIPPED & {*parts} or held_out(package) == (split == "train"):
+        if _SKIPPED & {*parts} or in_split(package, "train") != (split == "train"):
             continue
         try:
             text = path.read_text(encoding="ascii")  # then characters are bytes
@@ -60,7 +58,9 @@ def load(split: str, folder: Path | None = None) -> Source:
         packages.add(package)
         pieces += _cut(text)
     if not pieces:
-        raise ValueError(f"no pieces of text for {split!r} in {root}; give a folder of .py files")
+        raise InputError(
+            f"no pieces of text for {split!r} in {root.name}; give a folder with more .py files"
+        )
     words = frozenset(re.findall(r"\w+", " ".join(pieces)))
     return Source(tuple(pieces), tuple(sorted(packages)), words, digest.hexdigest())
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlm_executor.errors import InputError
+from rlm_executor.files import scrub
 from rlm_executor.journal import Event
 from rlm_executor.trajectory import Trajectory
 from rlm_executor.viewer.sources import Facts, Source
@@ -25,8 +26,6 @@ COLUMNS = (
 )
 UNFINISHED = "unfinished"  # where a journal has no end
 
-_URL = re.compile(r"\b(?:https?|file)://[^\s\"'<>)\]]+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")
-_PATH = re.compile(r"(?<![\w.<:/])/(?:[\w.+@-]+/)+(?=[\w.+@-])")
 _ERROR_TYPE = re.compile(r"[A-Za-z_][\w.]*")
 Shown = dict[str, Any]
 
@@ -255,8 +254,3 @@ def cut(text: str, limit: int = TEXT_CHARS, of: int = 0) -> str | Shown:
     return (
         text if len(text) <= limit and whole == len(text) else {"text": text[:limit], "of": whole}
     )
-
-
-def scrub(text: str) -> str:
-    """``text`` without addresses and without the folders of absolute paths."""
-    return _PATH.sub("", _URL.sub("<url>", text))

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from rlm_executor.cli import run_cli
+from rlm_executor.errors import InputError
 from scripts.tiny_base.card import write_training
 from scripts.tiny_base.measure import measure, show
 from scripts.tiny_base.mixture import Mixture, read_source
@@ -39,6 +40,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/tiny-base"), help="checkpoints")
     args = parser.parse_args()
 
+    plan = Plan(args.tokens, args.seed, args.step_tokens, args.workers)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU here; leave it out to use the CPU")
     torch.manual_seed(args.seed)
     source = read_source(args.python_source)
     mixture = Mixture(source)
@@ -50,7 +54,6 @@ def main() -> None:
     def look() -> str:
         return show(measure(model, tokenizer, source, 8, longest=1024))
 
-    plan = Plan(args.tokens, args.seed, args.step_tokens, args.workers)
     done = train(model, tokenizer, mixture, plan, args.work / "checkpoint.pt", look)
     args.out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(args.out)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from rlm_executor.cli import run_cli
+from rlm_executor.errors import InputError
 from rlm_executor.files import write_text_atomic
 from scripts.tiny_base.card import write_card
 from scripts.tiny_base.cases import ROWS, cases
@@ -38,6 +39,10 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=500, help="a figure")
     parser.add_argument("--python-source", type=Path, help="folder of .py files (default: stdlib)")
     args = parser.parse_args()
+    if not (args.base / "training.json").exists():
+        raise InputError(
+            f"{args.base} has no training.json; `python -m scripts.tiny_base` writes it"
+        )
     source = read_source(args.python_source)
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     path = args.base / "skills.json"

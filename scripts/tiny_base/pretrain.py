@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from scripts.tiny_base.mixture import Mixture, Pace
+from rlm_executor.errors import InputError
+from scripts.tiny_base.mixture import WINDOW, Mixture, Pace
 from train.machine import has_fast_bf16
 
 SAVE_SECONDS = 300
@@ -35,6 +36,10 @@ class Plan:
     seed: int = 0
     step_tokens: int = 4096
     workers: int = 0  # processes that make batches ahead; 0: made when they are needed
+
+    def __post_init__(self) -> None:
+        if self.step_tokens % WINDOW or self.step_tokens <= 0:
+            raise InputError(f"--step-tokens {self.step_tokens}: give a multiple of {WINDOW}")
 
     def progress(self, step: int) -> float:
         """Share of the tokens that is read before ``step``."""
@@ -160,6 +165,11 @@ def train(
     done = Progress(torch.zeros(model.config.vocab_size, dtype=torch.long))
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=False, map_location=model.device)
+        if state["plan"] != plan:
+            raise InputError(
+                f"{checkpoint} is of {state['plan']}, asked for is {plan}; go on with the same "
+                "settings, or give another --work"
+            )
         model.load_state_dict(state["model"])
         adam.load_state_dict(state["adam"])
         muon.momenta, done = state["muon"], state["done"]
@@ -168,7 +178,7 @@ def train(
     def save() -> None:
         partial = checkpoint.with_suffix(".partial")
         state = {"model": model.state_dict(), "adam": adam.state_dict(), "muon": muon.momenta}
-        torch.save({**state, "done": done}, partial)
+        torch.save({**state, "done": done, "plan": plan}, partial)
         partial.replace(checkpoint)
 
     begun = saved = time.monotonic()

@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_gen.tasks import lexicon
 from data_gen.tasks.niah import prose
+from scripts.tiny_base import wordings
 from scripts.tiny_base.words import Words
 
 Sample = list[tuple[str, str]]
@@ -60,9 +61,11 @@ class Skills:
         turns = []
         for _ in range(rng.randint(1, min(size.turns, 3))):
             if rng.random() < 0.9 - 0.5 * self.words.breadth:
-                turns.append((rng.choice(self.words.of(_AGAIN, _AGAIN_HELD_OUT)), source))
+                turns.append(
+                    (rng.choice(self.words.of(wordings.AGAIN, wordings.AGAIN_HELD_OUT)), source)
+                )
             else:
-                asks, form = rng.choice(self.words.of(_FORMS, _FORMS))
+                asks, form = rng.choice(self.words.of(wordings.FORMS, wordings.FORMS))
                 turns.append((rng.choice(asks[-1:] if self.words.held_out else asks[:-1]),
                               form(words)))  # fmt: skip
         return Case(source, turns)
@@ -70,7 +73,7 @@ class Skills:
     def fill(self, rng: random.Random, size: Size) -> Case:
         """Copying into patterns with numbered blanks."""
         words = [self.words.token(rng) for _ in range(rng.randint(1, min(6, size.items)))]
-        pattern = rng.choice(self.words.of(_PATTERNS, _PATTERNS_HELD_OUT))
+        pattern = rng.choice(self.words.of(wordings.PATTERNS, wordings.PATTERNS_HELD_OUT))
         pieces = [pattern.replace("@", f"<{i}>") for i in range(1, len(words) + 1)]
         joint = rng.choice(("\n", " ", ", "))
         answer = joint.join(pattern.replace("@", word) for word in words)
@@ -100,7 +103,7 @@ class Skills:
             inner = self._passage(rng, size)
             before = self.filler(rng, rng.randint(0, size.room))
             after = self.filler(rng, max(0, size.room - len(before)))
-            ask = rng.choice(self.words.of(_BETWEEN, _BETWEEN_HELD_OUT))
+            ask = rng.choice(self.words.of(wordings.BETWEEN, wordings.BETWEEN_HELD_OUT))
             given = f"{before}\n{left}{inner}{right}\n{after}"
             return Case(given, [(ask.format(left=left.strip(), right=right.strip()), inner)])
         passages: dict[str, str] = {}
@@ -111,7 +114,7 @@ class Skills:
             room -= len(body) + 16
         given = "\n".join(f"{left}{title}{right}\n{body}" for title, body in passages.items())
         titles = self._some(rng, list(passages), size.turns)
-        asks = self.words.of(_PASSAGE, _PASSAGE_HELD_OUT)
+        asks = self.words.of(wordings.PASSAGE, wordings.PASSAGE_HELD_OUT)
         return Case(given, [(rng.choice(asks).format(t), passages[t]) for t in titles])
 
     # Look up ------------------------------------------------------------------------------------
@@ -141,14 +144,14 @@ class Skills:
         for key in self._some(rng, list(pairs), size.turns):
             kind = rng.random() / max(0.01, self.words.breadth)
             if kind < 0.25 and form is None:
-                asks = self.words.of(_KEY_OF, _KEY_OF_HELD_OUT)
+                asks = self.words.of(wordings.KEY_OF, wordings.KEY_OF_HELD_OUT)
                 turns.append((rng.choice(asks).format(pairs[key]), key))
             elif kind < 0.45 and len(pairs) > 2:
                 more = list(dict.fromkeys([key, *rng.sample(list(pairs), rng.randint(1, 2))]))
-                ask = rng.choice(self.words.of(_VALUES_OF, _VALUES_OF_HELD_OUT))
+                ask = rng.choice(self.words.of(wordings.VALUES_OF, wordings.VALUES_OF_HELD_OUT))
                 turns.append((ask.format(", ".join(more)), "\n".join(pairs[k] for k in more)))
             else:
-                asks = self.words.of(_VALUE_OF, _VALUE_OF_HELD_OUT)
+                asks = self.words.of(wordings.VALUE_OF, wordings.VALUE_OF_HELD_OUT)
                 turns.append((rng.choice(asks).format(key), pairs[key]))
         return Case(given, turns)
 
@@ -159,7 +162,7 @@ class Skills:
         if kind < 0.12:
             return [], json.dumps(pairs, indent=rng.choice((None, 1)))
         if kind < 0.4:
-            sentence = rng.choice(self.words.of(_SENTENCES, _SENTENCES_HELD_OUT))
+            sentence = rng.choice(self.words.of(wordings.SENTENCES, wordings.SENTENCES_HELD_OUT))
             return [sentence.format(k=k, v=v) for k, v in pairs.items()], None
         mark = self.words.mark(rng)
         return [f"{k}{mark}{v}" for k, v in pairs.items()], None
@@ -168,12 +171,12 @@ class Skills:
 
     def extract(self, rng: random.Random, size: Size) -> Case:
         """Fields of records: one by another, or a whole column."""
-        kinds = rng.sample(list(_FIELDS), rng.randint(2, min(5, 2 + size.items // 2)))
+        kinds = rng.sample(list(wordings.FIELDS), rng.randint(2, min(5, 2 + size.items // 2)))
         if rng.random() < 0.3 * self.words.breadth:
             names = list(dict.fromkeys(self.words.nonce(rng) for _ in kinds))
             kinds = kinds[: len(names)]
         else:
-            names = [rng.choice(_FIELDS[kind]) for kind in kinds]
+            names = [rng.choice(wordings.FIELDS[kind]) for kind in kinds]
         records: list[list[str]] = []
         room = size.room
         while not records or (room > 0 and len(records) < size.items):
@@ -185,13 +188,13 @@ class Skills:
             asked, by = rng.sample(range(len(kinds)), 2) if len(kinds) > 1 else (0, 0)
             shown = [cell for other in records for cell in other]
             if shown.count(record[by]) > 1 or (rng.random() < 0.15 and len(records) <= 24):
-                ask = rng.choice(self.words.of(_COLUMN, _COLUMN_HELD_OUT))
+                ask = rng.choice(self.words.of(wordings.COLUMN, wordings.COLUMN_HELD_OUT))
                 answer = "\n".join(other[asked] for other in records)
                 if len(answer) > 500:
                     continue
                 turns.append((ask.format(f=names[asked]), answer))
             else:
-                ask = rng.choice(self.words.of(_FIELD, _FIELD_HELD_OUT))
+                ask = rng.choice(self.words.of(wordings.FIELD, wordings.FIELD_HELD_OUT))
                 ask = ask.format(f=names[asked], g=names[by], v=record[by])
                 turns.append((ask, record[asked]))
         return Case(given, turns) if turns else self.extract(rng, size)
@@ -237,7 +240,7 @@ class Skills:
         kind = rng.randrange(5)
         lines: list[tuple[str, str]] = []
         gap = rng.choice((", ", " and ", self.words.gap(rng)))
-        word, other = rng.choice(_MORE_LESS)
+        word, other = rng.choice(wordings.MORE_LESS)
         best = max if other == "larger" else min
         room = size.room
         for _ in range(rng.randint(1, min(12, size.items))):
@@ -264,12 +267,12 @@ class Skills:
             if room < 0:
                 break
         given = self.words.bullets(rng, [line for line, _ in lines])
-        asks = (_PICK, _PICK, _COMMON, _SAME)[kind]
+        asks = (wordings.PICK, wordings.PICK, wordings.COMMON, wordings.SAME)[kind]
         ask = rng.choice(asks[-1:] if self.words.held_out else asks[:-1]).format(word=word)
         return Case(given, [(ask, "\n".join(answer for _, answer in lines))])
 
     def _count(self, rng: random.Random, few: list[str], items: list[str], size: Size) -> Case:
-        ask = rng.choice(self.words.of(_HOW_MANY, _HOW_MANY_HELD_OUT))
+        ask = rng.choice(self.words.of(wordings.HOW_MANY, wordings.HOW_MANY_HELD_OUT))
         given = rng.choice((", ", "\n", " ", self.words.gap(rng))).join(items)
         turns = [
             (ask.format(word), str(items.count(word)))
@@ -354,10 +357,6 @@ def _replace(text: str, by: dict[str, str]) -> str:
     return _IDENTIFIER.sub(lambda match: by.get(match[0], match[0]), text)
 
 
-def _quoted(words: list[str]) -> str:
-    return "[" + ", ".join(f'"{word}"' for word in words) + "]"
-
-
 def _numbers(rng: random.Random, count: int, most: int = 5) -> list[int]:
     """Different numbers of up to ``most`` digits, often of one length and with a common start."""
     digits = rng.randint(1, most)
@@ -379,84 +378,3 @@ def _nearly(rng: random.Random, word: str) -> str:
     """``word`` with one of its characters changed."""
     place = rng.randrange(len(word))
     return word[:place] + rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") + word[place + 1 :]
-
-
-# The last wording of each list of lists is held out; it joins words of the others anew.
-_AGAIN = ("Repeat.", "Copy this.", "Write it again.", "Say it.", "Repeat this.", "Copy it again.",
-          "Write this once more.", "Say this.")  # fmt: skip
-_AGAIN_HELD_OUT = ("Repeat it again.", "Say it once more.", "Copy this again.")
-_FORMS: tuple[tuple[tuple[str, ...], Callable[[list[str]], str]], ...] = (
-    (("Write as a list of strings.", "Give a list of strings.", "As a list of strings.",
-      "Give this as a list of strings."), _quoted),
-    (("Write as a Python list.", "Give a Python list.", "As a Python list.",
-      "Give this as a Python list."), lambda words: "[" + ", ".join(map(repr, words)) + "]"),
-    (("One a line.", "Write one a line.", "Give one on each line.", "Give one a line."),
-     "\n".join),
-    (("Joined by commas.", "Write with commas.", "Give it with commas.",
-      "Give it joined by commas."), ", ".join),
-    (("Put each in quotes.", "Write each in quotes.", "Each in quotes.", "Give each in quotes."),
-     lambda words: " ".join(f'"{word}"' for word in words)),
-    (("Put each in brackets.", "Write each in brackets.", "Each in brackets.",
-      "Give each in brackets."), lambda words: " ".join(f"({word})" for word in words)),
-    (("Number these.", "Write these with numbers.", "Number each.", "Give these with numbers."),
-     lambda words: "\n".join(f"{i}. {w}" for i, w in enumerate(words, 1))),
-    (("From the last to the first.", "Backwards.", "Write these backwards.",
-      "Give these backwards."), lambda words: ", ".join(reversed(words))),
-)  # fmt: skip
-_PATTERNS = (
-    'print("@")', "x = '@'", "is @ here", 'items.count("@")', "the one of @ is", 'table["@"] += 1',
-    'if name == "@":', "@ or more", "(@)", 'label == "@"', "about @ and", '"@ is: "', "d['@']",
-    're.findall("@", line)', "@ >= 1", 'user == "@"', "of @:", "[@]", "for @ in", "{@}",
-    "f('@', 1)", "<@>", "return '@'", "@ = None", "not @,",
-)  # fmt: skip
-_PATTERNS_HELD_OUT = ('names["@"] = 1', "the @ here", 'if "@" in line:', "say('@')", "@ and more:")
-_BETWEEN = ("Repeat what stands between {left} and {right}.", "Copy the text from {left} to "
-            "{right}.", "What is between {left} and {right}?")  # fmt: skip
-_BETWEEN_HELD_OUT = ("Copy what is between {left} and {right}.", "Repeat the text from {left} to "
-                     "{right}.")  # fmt: skip
-_PASSAGE = ("Repeat the passage {}.", "Copy the passage of {}.", "What is the text of {}?",
-            "Write {} again.", "Say the text of {}.", "Give the text of {}.")  # fmt: skip
-_PASSAGE_HELD_OUT = ("Repeat the text of {}.", "Say the passage {} again.")
-_VALUE_OF = ("What is {}?", "Find {}.", "Give the value of {}.", "What belongs to {}?",
-             "Look up {}.", "What is the value for {}?", "{}?", "Which value has {}?")  # fmt: skip
-_VALUE_OF_HELD_OUT = ("Give the value for {}.", "What is the value of {}?", "Find the value of {}.")
-_KEY_OF = ("Which one has {}?", "What has the value {}?", "Whose value is {}?",
-           "To which one belongs {}?")  # fmt: skip
-_KEY_OF_HELD_OUT = ("Which one has the value {}?", "What has {}?")
-_VALUES_OF = ("What are {}? One a line.", "Find {}, one a line.", "Give the values of {}, one a "
-              "line.", "Look up {}. One a line.")  # fmt: skip
-_VALUES_OF_HELD_OUT = ("Find the values of {}, one a line.", "Give {}. One a line.")
-_SENTENCES = (
-    "the number of {k} is {v}", "One of the special magic numbers for {k} is: {v}.",
-    "{v} belongs to {k}", "{k} is called {v}", "we know that {k} has {v}.", "{v} is for {k}.",
-    "Note: {k} stands at {v}.", "for {k} write {v}", "{v} ({k})", "<{k}>{v}</{k}>",
-)  # fmt: skip
-_SENTENCES_HELD_OUT = (
-    "we write {v} for {k}.", "One of the special magic words for {k} is: {v}.",
-    "note that {k} is called {v}", "[{k}] {v} [/{k}]",
-)  # fmt: skip
-_FIELDS: dict[str, tuple[str, ...]] = {
-    "user": ("user", "author", "owner", "User"),
-    "date": ("date", "day", "Date"),
-    "text": ("text", "note", "Instance", "instance"),
-    "place": ("place", "town"),
-    "amount": ("amount", "sum", "price"),
-    "code": ("code", "id", "key"),
-}
-_FIELD = ('Which {f} has the {g} "{v}"?', "What is the {f} of {g} {v}?",
-          'Give the {f} of "{v}".', "What is the {f} where the {g} is {v}?",
-          "Find the {f} for {g} {v}.", '{f} of "{v}"?')  # fmt: skip
-_FIELD_HELD_OUT = ('Give the {f} where the {g} is "{v}".', "Which {f} has {g} {v}?",
-                   'What is the {f} of "{v}"?')  # fmt: skip
-_COLUMN = ("Write every {f}, one a line.", "Give each {f}, one a line.", "All of {f}, one a line.")
-_COLUMN_HELD_OUT = ("Give every {f}, one a line.", "Write each {f}, one a line.")
-_MORE_LESS = (("larger", "larger"), ("smaller", "smaller"), ("largest", "larger"),
-              ("smallest", "smaller"), ("more", "larger"), ("less", "smaller"))  # fmt: skip
-_PICK = ("Which is {word}?", "Which is {word} in each line?", "Give the {word} one of each line.",
-         "Which one is {word} in each line?")  # fmt: skip
-_COMMON = ("Is the first more or less?", "Is the first of each line more or less?",
-           "More or less?", "In each line, is the first more or less?")  # fmt: skip
-_SAME = ("Are they the same?", "Are both the same in each line?", "The same, yes or no?",
-         "Are they the same in each line?")  # fmt: skip
-_HOW_MANY = ("How many times {}?", "How often is {} here?", "Count {}.", "How many {}?")
-_HOW_MANY_HELD_OUT = ("How many times is {} here?", "How often {}?")

@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from data_gen.tasks import lexicon
 from data_gen.tasks.squares import HELD_OUT_FRAMES, SETS
-from scripts.tiny_base import cases, labels, measure, pretrain, skills, words
+from rlm_executor.errors import InputError
+from scripts.tiny_base import cases, labels, measure, pretrain, skills, wordings, words
 from scripts.tiny_base import model as model_module
 from scripts.tiny_base.mixture import Mixture, Pace, encode, recall
 from scripts.tiny_base.model import build_model, build_tokenizer
@@ -148,8 +149,8 @@ def test_held_out_lists_share_nothing_with_training():
         (labels._GLOSSARY, labels._GLOSSARY_HELD_OUT),
     ]
     pairs += [
-        (getattr(skills, name.removesuffix("_HELD_OUT")), getattr(skills, name))
-        for name in vars(skills)
+        (getattr(wordings, name.removesuffix("_HELD_OUT")), getattr(wordings, name))
+        for name in vars(wordings)
         if name.endswith("_HELD_OUT")
     ]
     assert len(pairs) > 15
@@ -163,11 +164,11 @@ def test_held_out_lists_share_nothing_with_training():
 
 
 def test_held_out_wordings_join_words_of_training():
-    lists = [name for name in vars(skills) if name.endswith("_HELD_OUT")]
-    train = str([getattr(skills, name.removesuffix("_HELD_OUT")) for name in lists]).lower()
+    lists = [name for name in vars(wordings) if name.endswith("_HELD_OUT")]
+    train = str([getattr(wordings, name.removesuffix("_HELD_OUT")) for name in lists]).lower()
     known = {*re.findall("[a-z]+", train), "words"}  # of niah's questions
-    for name in set(lists) - {"_PATTERNS_HELD_OUT"}:
-        assert set(re.findall("[a-z]+", str(getattr(skills, name)).lower())) <= known
+    for name in set(lists) - {"PATTERNS_HELD_OUT"}:
+        assert set(re.findall("[a-z]+", str(getattr(wordings, name)).lower())) <= known
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -257,6 +258,16 @@ def test_a_killed_pretraining_ends_with_the_same_weights(tokenizer, tmp_path, mo
         run(tmp_path / "cut", stop_after=3)
     again = run(tmp_path / "cut")
     assert all(torch.equal(weight, again[name]) for name, weight in whole.items())
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tokenizer, tmp_path):
+    plan, path = pretrain.Plan(4096), tmp_path / "checkpoint.pt"
+    torch.save({"plan": plan}, path)
+    other = pretrain.Plan(8192)
+    with pytest.raises(InputError, match="another --work"):
+        pretrain.train(build_model(tokenizer), tokenizer, Mixture(SOURCE), other, path, str)
+    with pytest.raises(InputError, match="multiple of 4096"):
+        pretrain.Plan(4096, step_tokens=1000)
 
 
 def test_the_template_is_the_one_that_trl_ships():
