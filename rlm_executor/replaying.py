@@ -107,6 +107,9 @@ async def _read(journal: Path, context: Asked) -> tuple[Trajectory, Context]:
 
 _REFUSALS_SINCE = 2  # version of the journal
 _REFUSALS = ("max_calls", "max_tokens", "max_dollars")
+# Threads that a cell leaves behind when it ends may get further than they did in the recording:
+# what they ask then is no divergence, and the cell's end cancels it.
+_LEFT_BEHIND_SECONDS = 2.0
 
 
 class _Recorded(RLM):
@@ -191,10 +194,10 @@ class _Recorded(RLM):
             return known.popleft()
         if self._live is not None:
             return self._live
-        if sha256_text(prompt) not in self._stopped:
-            raise self._missing(f"a run that the recorded one never started: {prompt[:80]!r}")
         root = _RecordedRoot("", [], None, self._missing)
-        root.stopped = True
+        root.stopped = sha256_text(prompt) in self._stopped
+        if not root.stopped:
+            root.unknown = f"a run that the recorded one never started: {prompt[:80]!r}"
         return root, _RecordedSub("", [], None, self._missing)
 
     def budget(self) -> Budget:
@@ -255,6 +258,7 @@ class _RecordedRoot:
         self._messages: list[Message] = []
         self.landing = False
         self.stopped = False  # its last request was cancelled, and is not recorded
+        self.unknown = ""  # what it is, if it is not recorded at all
         # The runs that this one had started, by what started them, in their order.
         self.below: defaultdict[str, deque[tuple[LM, LM]]] = defaultdict(deque)
 
@@ -270,6 +274,9 @@ class _RecordedRoot:
         if self._at >= len(self._rows):
             if self._live is None and self.stopped:
                 await asyncio.Event().wait()
+            if self.unknown:
+                await asyncio.sleep(_LEFT_BEHIND_SECONDS)
+                raise self._missing(self.unknown)
             if self._live is None:
                 raise self._missing(f"turn {self._at}: the recorded run had ended here")
             return await self._live.chat(messages, max_tokens=max_tokens, sampling=sampling)
@@ -313,6 +320,7 @@ class _RecordedSub:
         replies = self._replies[self.model, sha256_text(prompt)]
         if not replies:
             if self._live is None:
+                await asyncio.sleep(_LEFT_BEHIND_SECONDS)
                 raise self._missing(f"a sub-call that the recorded run never made: {prompt[:80]!r}")
             return await self._live.chat(messages, max_tokens=max_tokens, sampling=sampling)
         row = replies.popleft()

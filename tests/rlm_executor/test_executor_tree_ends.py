@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections import Counter
@@ -262,6 +263,21 @@ async def test_runs_that_their_cell_leaves_behind_can_be_replayed(
     root = Slow(lambda _: block(THREADS.replace("SECONDS", str(seconds))), "root")
     result = await RLM(root, echoes(), card(max_depth=2), journal=path).run("level 0", "text")
     assert result.stop_reason == "answered"
+    assert (await replay(path, "text")).answer == "left"
+
+
+@pytest.mark.parametrize("asks", ["rlm_query", "llm_query"])
+async def test_what_a_left_thread_had_not_asked_yet_is_no_divergence(
+    tmp_path: Path, asks: str
+) -> None:
+    """Recorded, the cell ended before its thread had asked; in the replay the thread is faster."""
+    path = tmp_path / "j.jsonl"
+    code = block(THREADS.replace("rlm_query", asks).replace("SECONDS", "0.3"))
+    root = by_level(lambda *_: code, finish("'x'"))
+    await RLM(root, echoes(), card(max_depth=2), journal=path).run("level 0", "text")
+    of_the_thread = ("node", "child", "prompt")  # runs below, and the calls that asked
+    kept = [row for row in rows(path) if not any(key in row for key in of_the_thread)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
     assert (await replay(path, "text")).answer == "left"
 
 
