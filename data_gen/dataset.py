@@ -1,68 +1,107 @@
 """The finished dataset: parquet rows through ``datasets``, and a card written from the numbers.
 
 Two configs: ``trajectories`` (a row a run, for people) and ``turns`` (a row a root turn, for
-trainers: ``prompt`` is the messages before it, ``completion`` the turn; turns whose code failed
-are in the prompts of later turns but never a completion).
+trainers: ``prompt`` is the messages before it, ``completion`` the turn; turns that a rule has
+dropped are in the prompts of later turns but never a completion). A share of the tasks may be
+put aside as ``validation``.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rlm_executor import RLMCard, Trajectory
-from rlm_executor.files import read_jsonl, sha256_file, write_text_atomic
+from data_gen import datacard
+from data_gen.config import GenerateConfig
+from data_gen.rules import Verdict
+from rlm_executor import Trajectory
+from rlm_executor.files import read_jsonl, sha256_file, sha256_text, write_text_atomic
 
 NO_THINKING = {"enable_thinking": False}
+_MOST_BELOW = 4  # runs in a run that are trained on: they are many, and much alike
+Row = dict[str, Any]
 
 
-def turn_rows(attempt: dict[str, Any], journal: Path) -> list[dict[str, Any]]:
-    """The training rows of one kept run."""
-    turns = Trajectory.read(journal).turns
+def turn_rows(row: Row, verdict: Verdict, trajectory: Trajectory) -> list[Row]:
+    """The training rows of one kept run, as often as it is in the data.
+
+    Runs that it has started are trained on with it: their turns are the student's, too.
+    """
+    own = {"task_id": row["task_id"], "family": row["family"]}
+    rows: list[Row] = []
+    for copy in range(verdict.copies):
+        run = row["run"] if not copy else f"{row['run']}#{copy + 1}"
+        rows += _rows(trajectory, {*verdict.targets}, own | {"run": run})
+        for node, child in _below(trajectory)[:_MOST_BELOW]:
+            good = {index for index, turn in enumerate(child.turns) if not turn.error}
+            rows += _rows(child, good, own | {"run": f"{run}/{node}"})
+    return rows
+
+
+def _rows(trajectory: Trajectory, targets: set[int], own: Row) -> list[Row]:
+    turns = trajectory.turns
     return [
         {
             "prompt": turn.messages,
             "completion": [{"role": "assistant", "content": turn.reply}],
             "chat_template_kwargs": NO_THINKING,
-            "run": attempt["task_id"],
-            "task_id": attempt["task_id"],
-            "family": attempt["family"],
+            "run": own["run"],
+            "task_id": own["task_id"],
+            "family": own["family"],
             "turn": index,
             "turns": len(turns),
         }
         for index, turn in enumerate(turns)
-        if not turn.error
+        if index in targets
     ]
 
 
-def write(
-    folder: Path, chosen: list[dict[str, Any]], card: RLMCard, config: dict[str, Any]
-) -> None:
+def _below(trajectory: Trajectory) -> list[tuple[str, Trajectory]]:
+    """The runs below that ended by themselves, in an order that no position decides."""
+    found = [
+        (node, child)
+        for node, child in trajectory.children.items()
+        if child.end is not None and child.end["stop_reason"] == "answered"
+    ]
+    return sorted(found, key=lambda one: sha256_text(one[1].run["question"] + one[0]))
+
+
+def write(folder: Path, kept: list[tuple[Row, Verdict]], config: GenerateConfig) -> None:
     """Write ``dataset/`` and the dataset card into ``folder``; all of it or nothing."""
-    rows: list[dict[str, Any]] = []
-    runs: list[dict[str, Any]] = []
-    for attempt in chosen:
-        journal = folder / "journals" / attempt["journal"]
-        own = turn_rows(attempt, journal)
-        rows += own
-        trajectory = Trajectory.read(journal)
-        last = trajectory.turns[-1]
-        runs.append(
-            {
-                **{key: attempt[key] for key in ("task_id", "family", "kind", "seed", "length")},
-                "question": trajectory.run["question"],
-                "score": attempt["score"],
-                "turns": attempt["turns"],
-                "calls": attempt["calls"],
-                "messages": [*last.messages, {"role": "assistant", "content": last.reply}],
-            }
-        )
-    write_parquet(folder / "dataset", {"trajectories": runs, "turns": rows})
-    text = describe(json.loads((folder / "funnel.json").read_text()), runs, rows, card, config)
-    write_text_atomic(folder / "README.md", text)
+    tables: dict[str, list[Row]] = {"trajectories": [], "turns": []}
+    if config.validation:
+        tables |= {"trajectories-validation": [], "turns-validation": []}
+    for row, verdict in kept:
+        trajectory = Trajectory.read(folder / "journals" / row["journal"])
+        # The same task may be kept in several attempts.
+        row = row | {"run": f"{row['task_id']}-{row['index'] % config.attempts + 1}"}
+        if config.attempts == 1:
+            row["run"] = row["task_id"]
+        split = "-validation" if is_validation(row["task_id"], config.validation) else ""
+        tables[f"turns{split}"] += turn_rows(row, verdict, trajectory)
+        tables[f"trajectories{split}"].append(_told(row, trajectory))
+    write_parquet(folder / "dataset", tables)
+    funnel = json.loads((folder / "funnel.json").read_text())
+    write_text_atomic(folder / "README.md", datacard.describe(funnel, tables, config))
+
+
+def is_validation(task_id: str, share: float) -> bool:
+    """Whether a task is put aside; by its name, so that all its attempts are."""
+    return int(sha256_text(f"validation/{task_id}")[:8], 16) / 16**8 < share
+
+
+def _told(row: Row, trajectory: Trajectory) -> Row:
+    last = trajectory.turns[-1]
+    keys = ("run", "task_id", "family", "kind", "seed", "length", "score", "turns", "calls")
+    return {
+        **{key: row[key] for key in keys},
+        "tokens": row["tokens_root"] + row["tokens_sub"],
+        "dollars": row["dollars"],
+        "question": trajectory.run["question"],
+        "messages": [*last.messages, {"role": "assistant", "content": last.reply}],
+    }
 
 
 def write_parquet(folder: Path, tables: dict[str, list[dict[str, Any]]]) -> None:
@@ -79,58 +118,25 @@ def write_parquet(folder: Path, tables: dict[str, list[dict[str, Any]]]) -> None
     partial.replace(folder)
 
 
-def describe(
-    funnel: dict[str, Any],
-    runs: list[dict[str, Any]],
-    rows: list[dict[str, Any]],
-    card: RLMCard,
-    config: dict[str, Any],
-) -> str:
-    """The dataset card."""
-    families = "\n".join(
-        f"| {name} | {own['attempts']} | {sum(own['dropped'].values())} | {own['kept']} |"
-        for name, own in funnel["by_family"].items()
-    )
-    drops = ", ".join(f"{rule} {count}" for rule, count in funnel["dropped"].items())
-    turns = Counter(run["turns"] for run in runs)
-    lengths = Counter(run["length"] for run in runs)
-    teacher = config["teacher"]["model"] or "scripted expert"
-    leaf = config["leaf"]["model"] or "scripted (labels from the lexicon)"
-    return f"""---
-license: apache-2.0
-configs:
-- config_name: trajectories
-  data_files: dataset/trajectories.parquet
-- config_name: turns
-  data_files: dataset/turns.parquet
----
-# Trajectories of a recursive language model
-
-{len(runs)} runs of a teacher in the REPL loop of arXiv 2512.24601, {len(rows)} root turns.
-Teacher: {teacher}; sub-calls: {leaf}; dialect: `{card.dialect.name}` (its full text is in
-`rlm.json`). Tasks are synthetic with truth by construction, seeds from {config["first_seed"]} on.
-
-| family | attempts | dropped | kept |
-|---|---|---|---|
-{families}
-
-Dropped by rule: {drops}. Passed but beyond the family's share: {funnel["passed_not_needed"]}.
-Turns whose code failed and that are therefore no target: {funnel["error_turns_not_trained"]}.
-Turns a run: {_counts(turns)}. Context lengths in tokens (bytes/4): {_counts(lengths)}.
-Sub-calls: {sum(run["calls"] for run in runs)} in all.
-"""
-
-
-def _counts(counter: Counter[int]) -> str:
-    return ", ".join(f"{value} ({count})" for value, count in sorted(counter.items()))
-
-
 def print_funnel(folder: Path) -> None:
     """The funnel as a few lines."""
     funnel = json.loads((folder / "funnel.json").read_text())
     print(f"data: attempts={funnel['attempts']} kept={funnel['kept']} dropped={funnel['dropped']}")
     for name, own in funnel["by_family"].items():
-        print(f"data:   {name}: attempts={own['attempts']} kept={own['kept']}")
+        print(
+            f"data:   {name}: attempts={own['attempts']} kept={own['kept']} turns={own['turns']}"
+            f" dropped={own['dropped']}"
+        )
+    for key in ("repaired", "turns_dropped", "failed_requests", "faults"):
+        if funnel[key]:
+            print(f"data: {key}: {funnel[key]}")
+    share = funnel["diversity"]
+    print(
+        f"data: {share['distinct']} different programs of {share['programs']}, the commonest "
+        f"{share['commonest_share']:.1%}"
+    )
+    if funnel["dollars_at_most"]:
+        print(f"data: ${funnel['dollars_at_most']:.4f} at most")
 
 
 def is_done(folder: Path, digest: str) -> bool:

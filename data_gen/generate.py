@@ -1,244 +1,292 @@
 """Make trajectories: tasks go to a teacher in the real executor; the good runs become a dataset.
 
-    python -m data_gen.generate --config configs/data/tiny.yaml --run runs/demo
+    python -m data_gen.generate --config configs/data/thousand.yaml --run runs/thousand
+    python -m data_gen.generate --config configs/data/paper.yaml --dry-run
 
 Writes into RUN/data: one journal a run, ``attempts.jsonl`` (one line an attempt), and at the end
 ``dataset/``, ``funnel.json``, ``rlm.json`` and the dataset card. Attempts are numbered and made
 in order until each family has its share, so an interrupted run goes on where it was and ends with
-the same trajectories. Scoring and dropping is ``filter.py``, rows are ``dataset.py``.
+the same trajectories. Other rules or shares judge the same attempts again. An attempt is
+``attempts.py``, rules are ``rules.py``, rows are ``dataset.py``, what it may cost is ``purse.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import random
+import math
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
-
-from data_gen import dataset
-from data_gen.filter import dropped_by, funnel
-from data_gen.tasks import FAMILIES, check_seed, make_window, score
-from data_gen.teacher import ExpertLM, ModelConfig, open_model, scripted_leaf
-from rlm_executor import LM, RLM, RLMCard, Trajectory
+from data_gen import dataset, plan
+from data_gen.attempts import Attempts
+from data_gen.config import GenerateConfig
+from data_gen.evaluations import compared
+from data_gen.funnel import Funnel
+from data_gen.progress import Progress
+from data_gen.purse import Purse
+from data_gen.rules import Count, Verdict, select
+from data_gen.supply import Supply, supply
+from data_gen.teacher import open_models
+from rlm_executor import Message
 from rlm_executor.cli import run_cli
-from rlm_executor.config import Config, load_config
-from rlm_executor.errors import EnvironmentFault
-from rlm_executor.files import append_jsonl, read_jsonl, sha256_text, write_json_atomic
-from rlm_executor.sandbox.tiers import Isolation
+from rlm_executor.config import load_config
+from rlm_executor.errors import EnvironmentFault, InputError, RLMError
+from rlm_executor.files import append_jsonl, read_jsonl, write_json_atomic
 
 WAVE = 120  # attempts between two looks at what is still owed
+_DEAD = 20  # failed runs one after the other: the teacher is down
+Row = dict[str, Any]
 
 
-class GenerateConfig(Config):
-    """What to make, by whom, and what to keep."""
-
-    keep: int = Field(gt=0)  # trajectories in the finished dataset
-    families: dict[str, float]  # share of each family
-    lengths: list[int]  # of the contexts, in tokens (bytes/4)
-    first_seed: int = 0  # attempts use the seeds from here on; below 700000
-    teacher: ModelConfig = ModelConfig()
-    leaf: ModelConfig = ModelConfig()
-    mistakes: float = Field(default=0.0, ge=0, le=1)  # share of careless runs of the expert
-    min_score: float = Field(default=1.0, ge=0, le=1)
-    max_attempts_factor: float = Field(default=3.0, ge=1)  # give up beyond keep times this
-    concurrency: int = Field(default=8, gt=0)
-    isolation: Isolation = "sealed"  # what holds the code of the runs
-    card: RLMCard
-
-    @field_validator("families")
-    @classmethod
-    def _known(cls, value: dict[str, float]) -> dict[str, float]:
-        unknown = set(value) - set(FAMILIES)
-        if unknown or not value or min(value.values()) <= 0:
-            raise ValueError(f"give a positive share for some of: {', '.join(FAMILIES)}")
-        return value
-
-    def quota(self) -> dict[str, int]:
-        """Trajectories to keep of each family, together ``keep``."""
-        total = sum(self.families.values())
-        counts = {name: int(self.keep * share / total) for name, share in self.families.items()}
-        first = next(iter(counts))
-        counts[first] += self.keep - sum(counts.values())
-        return counts
-
-
-def main() -> None:
+def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="default: runs/demo")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print calls, tokens and dollars; make nothing"
+    )
     args = parser.parse_args()
     config = load_config(GenerateConfig, args.config, args.overrides)
+    if args.dry_run:
+        problem = plan.show(config)
+        print(f"NOT READY: {problem}" if problem else "ready; nothing was made or spent")
+        return 1 if problem else 0
     folder: Path = args.run / "data"
-    digest = sha256_text(config.model_dump_json())
+    digest = config.sha256()
     if dataset.is_done(folder, digest):
-        print(f"data: done before, {config.keep} trajectories in {folder}")
-        return
-    _own_folder(folder, digest)
+        print(f"data: done before, the dataset is in {folder}")
+        return 0
+    _own_folder(config, folder)
     started = time.monotonic()
-    attempts = asyncio.run(generate(config, folder))
-    chosen = choose(config, attempts)
-    write_json_atomic(folder / "funnel.json", funnel(attempts, chosen))
+    generation = Generation(config, folder)
+    made = asyncio.run(generation.run())
+    funnel = {**made.told(), "contamination": compared(config, made.kept, folder)}
+    write_json_atomic(folder / "funnel.json", funnel)
     config.card.save(folder)
-    dataset.write(folder, chosen, config.card, config.model_dump(mode="json"))
-    dataset.mark_done(folder, digest, time.monotonic() - started)
+    dataset.write(folder, made.kept, config)
     dataset.print_funnel(folder)
+    print(f"data: {time.monotonic() - started:.0f} s, peak memory {generation.peak_mb} MB")
+    if made.short:
+        print(f"data: INCOMPLETE: {made.short}")
+        return 1
+    dataset.mark_done(folder, digest, time.monotonic() - started)
+    return 0
 
 
-def _own_folder(folder: Path, digest: str) -> None:
-    """Start afresh if what lies here came from another configuration."""
-    stamp = folder / "config.sha256"
+def _own_folder(config: GenerateConfig, folder: Path) -> None:
+    """Start afresh if what lies here came from other attempts; what was paid for is not deleted."""
+    stamp, digest = folder / "config.sha256", config.attempts_sha256()
     if folder.exists() and (not stamp.exists() or stamp.read_text() != digest):
+        paid = any(row.get("dollars") for row in read_jsonl(folder / "attempts.jsonl"))
+        if paid or (config.teacher.kind == "endpoint" and (folder / "attempts.jsonl").exists()):
+            raise InputError(
+                f"{folder} holds attempts of another configuration; give another --run, or delete "
+                "that folder"
+            )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stamp.write_text(digest)
 
 
-def choose(config: GenerateConfig, attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first passing attempts of each family, in order of their number, up to the quota."""
-    left = config.quota()
-    chosen = []
-    for attempt in sorted(attempts, key=lambda row: row["index"]):
-        if attempt["dropped_by"] is None and left[attempt["family"]]:
-            left[attempt["family"]] -= 1
-            chosen.append(attempt)
-    return chosen
+class Made:
+    """The attempts of a generation and what became of them."""
+
+    def __init__(self, config: GenerateConfig, rows: list[Row], cost: Row, short: str) -> None:
+        self.rows = sorted(rows, key=lambda row: row["index"])
+        self.verdicts = chosen(config, self.rows)
+        self.cost, self.short = cost, short
+        pairs = zip(self.rows, self.verdicts, strict=True)
+        self.kept = [(row, verdict) for row, verdict in pairs if verdict.dropped is None]
+
+    def told(self) -> Row:
+        """``funnel.json``."""
+        faults: Counter[str] = Counter()
+        for row in self.rows:
+            faults.update(row["faults"])
+        error_turns = sum(row["error_turns"] for row, _ in self.kept)
+        return {
+            **Funnel(self.verdicts).told(),
+            "error_turns_not_trained": error_turns,
+            "failed_requests": dict(faults.most_common()),
+            "tokens": {
+                key: sum(row[f"tokens_{key}"] for row in self.rows) for key in ("root", "sub")
+            },
+            "calls": sum(row["calls"] for row in self.rows),
+            **self.cost,
+        }
 
 
-def plan(config: GenerateConfig, index: int) -> tuple[str, int, int]:
-    """Family, length and seed of attempt ``index``; independent of all other attempts."""
-    rng = random.Random(f"plan/{config.first_seed + index}")
-    family = rng.choices(list(config.families), list(config.families.values()))[0]
-    return family, rng.choice(config.lengths), config.first_seed + index
+def chosen(config: GenerateConfig, rows: list[Row]) -> list[Verdict]:
+    """The verdicts of the rows, in their order, after the rules that look at all of them."""
+    verdicts = [Verdict.read(row["verdict"]) for row in rows]
+    return select(verdicts, config.filter, config.quota())
 
 
-async def generate(config: GenerateConfig, folder: Path) -> list[dict[str, Any]]:
-    """Make what is owed, wave by wave, until every family has its quota.
+class Generation:
+    """Attempts, wave by wave, until every family has its quota.
+
+    Args:
+        config: what to make.
+        folder: RUN/data.
+    """
+
+    def __init__(self, config: GenerateConfig, folder: Path) -> None:
+        self._config, self._folder = config, folder
+        self._path = folder / "attempts.jsonl"
+        self._rows: dict[int, Row] = {}
+        self._short = ""
+        self._failed = 0  # runs of a teacher that did not answer, one after the other
+        self.peak_mb = 0  # of all processes together, as seen every few seconds
+
+    async def run(self) -> Made:
+        """What is owed; what was made before is judged again where the rules are others.
+
+        Raises:
+            EnvironmentFault: the teacher does not answer.
+        """
+        config = self._config
+        tasks = supply(config)
+        found = {row["index"]: row for row in read_jsonl(self._path, repair=True)}
+        # A teacher that was down may be up again.
+        self._rows = {n: r for n, r in found.items() if r["stop_reason"] != "root_error"}
+        limit = self._limit(tasks)
+        print(
+            f"data: {self._wanted()}, at most {limit} attempts; "
+            f"teacher={config.teacher.model or 'scripted experts'} "
+            f"leaf={config.leaf.model or 'scripted'}; {len(self._rows)} attempts found",
+            flush=True,
+        )
+        purse = Purse(config.max_dollars, self._folder / "spent.json")
+        async with open_models(config, purse) as models:
+            attempts = Attempts(config, self._folder, tasks, models, _counter(config.tokenizer))
+            progress = Progress(self.state)
+            # Waves end at fixed numbers, so the attempts made do not depend on interruptions.
+            for start in range(0, limit, WAVE):
+                end = min(start + WAVE, limit)
+                await self._wave(range(start, end), attempts, tasks, purse, progress)
+                made = [self._rows[index] for index in range(end) if index in self._rows]
+                if purse.empty:
+                    self._short = f"max_dollars={config.max_dollars} is used up; {_GO_ON}"
+                    break
+                if config.keep is not None and self._kept(made) == config.keep:
+                    break
+            else:
+                made = [self._rows[index] for index in range(limit) if index in self._rows]
+                if config.keep is not None and not config.tasks:
+                    self._short = (
+                        f"{self._kept(made)} of {config.keep} trajectories after {limit} attempts; "
+                        "look at the funnel, mend the teacher or raise max_attempts_factor"
+                    )
+            purse.close()
+            self.peak_mb = progress.peak_mb
+            cost = {
+                "dollars_at_most": math.ceil(purse.spent * 1e6) / 1e6,
+                "faults": models.faults(),
+            }
+        return Made(config, made, cost, self._short)
+
+    def _wanted(self) -> str:
+        if self._config.keep is None:
+            return "all good trajectories wanted"
+        return f"{self._config.keep} trajectories wanted {self._config.quota()}"
+
+    def _limit(self, tasks: Supply) -> int:
+        config = self._config
+        limits = [] if tasks.count is None else [tasks.count * config.attempts]
+        if config.keep is not None:
+            most = int(config.keep * config.max_attempts_factor) + WAVE
+            limits.append(most - most % WAVE + WAVE)
+        return min(limits)
+
+    def _kept(self, rows: list[Row]) -> int:
+        return sum(verdict.dropped is None for verdict in chosen(self._config, rows))
+
+    async def _wave(
+        self,
+        wave: range,
+        attempts: Attempts,
+        tasks: Supply,
+        purse: Purse,
+        progress: Progress,
+    ) -> None:
+        each = self._config.attempts
+        await asyncio.to_thread(tasks.between, wave.start // each, (wave.stop - 1) // each + 1)
+        semaphore = asyncio.Semaphore(self._config.concurrency)
+
+        async def one(index: int) -> None:
+            async with semaphore:
+                if index in self._rows:
+                    before = self._rows[index]
+                    row = await attempts.again(before)
+                    if row is before:
+                        return
+                elif purse.empty:
+                    return
+                else:
+                    row = await attempts.make(index)
+                    if purse.empty:  # its requests may have been refused: it is made anew then
+                        return
+                    self._alive(row)
+                append_jsonl(self._path, row)
+                self._rows[index] = row
+                progress.step()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index in wave:
+                    group.create_task(one(index))
+        except* RLMError as errors:
+            raise errors.exceptions[0] from None
+
+    def _alive(self, row: Row) -> None:
+        """Raises EnvironmentFault if the teacher has not answered for a while."""
+        self._failed = self._failed + 1 if row["stop_reason"] == "root_error" else 0
+        if self._failed >= max(_DEAD, 2 * self._config.concurrency):
+            kinds = ", ".join(row["faults"]) or "no reply"
+            raise EnvironmentFault(
+                f"the teacher {self._config.teacher.model} has failed {self._failed} runs one "
+                f"after the other ({kinds}); look at {self._config.teacher.base_url}, then "
+                f"{_GO_ON}"
+            )
+
+    def state(self) -> tuple[int, int]:
+        """Attempts made, and those that would be kept now."""
+        return len(self._rows), self._kept([self._rows[index] for index in sorted(self._rows)])
+
+
+_GO_ON = "run the same command to go on"
+
+
+def _counter(tokenizer: str) -> Count | None:
+    """Tokens of messages under the student's chat template.
 
     Raises:
-        EnvironmentFault: too few runs pass the filter.
+        InputError: the tokenizer can't be had.
     """
-    path = folder / "attempts.jsonl"
-    attempts = {row["index"]: row for row in read_jsonl(path, repair=True)}
-    quota = config.quota()
-    limit = int(config.keep * config.max_attempts_factor) + WAVE
-    print(
-        f"data: {config.keep} trajectories wanted {quota}, at most {limit} attempts; "
-        f"teacher={config.teacher.model or 'scripted expert'} "
-        f"leaf={config.leaf.model or 'scripted'}; {len(attempts)} attempts found",
-        flush=True,
-    )
-    async with _models(config) as (root, leaf):
-        progress = _Progress(len(attempts))
-        semaphore = asyncio.Semaphore(config.concurrency)
-        # Waves end at fixed numbers, so the attempts made do not depend on interruptions.
-        for end in range(WAVE, limit + WAVE, WAVE):
-            made = [attempts[i] for i in range(end - WAVE) if i in attempts]
-            if len(choose(config, made)) == config.keep:
-                return made
-            owed = [index for index in range(end - WAVE, end) if index not in attempts]
+    if not tokenizer:
+        return None
+    from transformers import AutoTokenizer  # takes seconds to import
 
-            async def one(index: int) -> None:
-                async with semaphore:
-                    row = await attempt(config, folder, index, root, leaf)
-                append_jsonl(path, row)
-                attempts[index] = row
-                progress.step(row, len(choose(config, list(attempts.values()))), config.keep)
-
-            async with asyncio.TaskGroup() as group:
-                for index in owed:
-                    group.create_task(one(index))
-    raise EnvironmentFault(
-        f"only {len(choose(config, list(attempts.values())))} of {config.keep} trajectories after "
-        f"{len(attempts)} attempts; look at dropped_by in {path.name}, mend the teacher or raise "
-        "max_attempts_factor"
-    )
-
-
-@contextlib.asynccontextmanager
-async def _models(config: GenerateConfig) -> Any:
-    root = (
-        open_model(config.teacher, config.concurrency)
-        if config.teacher.kind == "endpoint"
-        else None
-    )
-    leaf = (
-        open_model(config.leaf, config.concurrency)
-        if config.leaf.kind == "endpoint"
-        else scripted_leaf()
-    )
     try:
-        yield root, leaf
-    finally:
-        for model in (root, leaf):
-            if model is not None:
-                await model.aclose()
+        known = AutoTokenizer.from_pretrained(tokenizer)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"tokenizer: {tokenizer} can't be loaded ({str(error).splitlines()[0]}); give a folder "
+            'or a name on the Hub, or "" to count bytes/4'
+        ) from error
 
+    def count(messages: list[Message]) -> int:
+        return len(known.apply_chat_template(messages, tokenize=True, return_dict=False))
 
-async def attempt(
-    config: GenerateConfig, folder: Path, index: int, root: LM | None, leaf: LM
-) -> dict[str, Any]:
-    """One run of the teacher on one task, as a row; a failing run is a row too."""
-    family, length, seed = plan(config, index)
-    check_seed(seed, "train")
-    window = make_window(family, length, seed, 1)
-    task = window.tasks[0]
-    journal = folder / "journals" / f"{index:06d}.jsonl"
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    journal.unlink(missing_ok=True)  # of an attempt that was killed before its row was written
-    teacher = root or ExpertLM(seed=seed, mistakes=config.mistakes)
-    row: dict[str, Any] = {"index": index, "task_id": task.id, "family": family, "seed": seed}
-    row |= {"length": length, "kind": task.meta["kind"], "journal": journal.name}
-    about = {"id": task.id, "family": family, "seed": seed, "length": length}
-    rlm = RLM(teacher, leaf, config.card, journal=journal, task=about, isolation=config.isolation)
-    result = await rlm.run(task.question, window.text())
-    turns = Trajectory.read(journal).turns
-    row |= {
-        "score": score(task, result.answer),
-        "stop_reason": result.stop_reason,
-        "turns": result.turns,
-        "error_turns": sum(turn.error for turn in turns),
-        "calls": result.sub.calls,
-        "tokens_root": result.root.prompt_tokens + result.root.completion_tokens,
-        "tokens_sub": result.sub.prompt_tokens + result.sub.completion_tokens,
-        "longest_turn_chars": max(
-            (sum(len(m["content"]) for m in t.messages) + len(t.reply) for t in turns), default=0
-        ),
-        "seconds": result.seconds,
-    }
-    # A turn of more characters than tokens fit can't be served: the card's window decides.
-    row["dropped_by"] = dropped_by(
-        row, min_score=config.min_score, max_chars=config.card.root_window * 4
-    )
-    return row
-
-
-class _Progress:
-    """One line every few seconds: done, kept, rate."""
-
-    def __init__(self, found: int) -> None:
-        self.done, self.begun, self.shown = found, time.monotonic(), 0.0
-        self.new = 0
-
-    def step(self, row: dict[str, Any], kept: int, keep: int) -> None:
-        """Count ``row``; print now and then."""
-        self.done, self.new = self.done + 1, self.new + 1
-        now = time.monotonic()
-        if now - self.shown > 5:
-            self.shown = now
-            rate = self.new / max(1e-9, now - self.begun)
-            print(
-                f"data: attempts={self.done} kept={kept}/{keep} per_second={rate:.1f}", flush=True
-            )
+    return count
 
 
 if __name__ == "__main__":

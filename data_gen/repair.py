@@ -33,7 +33,16 @@ from typing import Any
 from data_gen.repair_answer import mend_answer
 from data_gen.repair_final import mend_final
 from data_gen.replies import Fix, Mended, Unmendable, said_in
-from rlm_executor import RLM, Completion, Message, RLMCard, RLMResult, ScriptedLM, Trajectory
+from rlm_executor import (
+    RLM,
+    Completion,
+    Message,
+    Price,
+    RLMCard,
+    RLMResult,
+    ScriptedLM,
+    Trajectory,
+)
 from rlm_executor.errors import InputError, ServerUnavailable
 from rlm_executor.files import sha256_text
 from rlm_executor.rlm import Asked
@@ -118,6 +127,7 @@ async def rerun(
         isolation=isolation,
         preload=(*run.get("preload", ()),),
         models={name: _recorded(trajectory, model) for name, model in run.get("named", {}).items()},
+        prices={model: Price(prompt=0, completion=0) for model in run.get("prices", {})},
     )
     result = await rlm.run(run["question"], context)
     ends = {"answered", trajectory.end["stop_reason"] if trajectory.end else "answered"}

@@ -14,8 +14,8 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -71,10 +71,11 @@ PRESETS = {
     ),
 }
 ATTEMPT_RULES = (
-    ("ready_before_looking", "ready_without_content", "answer_rebound", "final_in_code")
+    ("root_failed", "not_scored")
+    + ("ready_before_looking", "ready_without_content", "answer_rebound", "final_in_code")
     + ("code_not_found", "not_reproduced")
     + ("score_zero", "single_turn", "below_min_score", "unfinished", "no_target")
-    + ("equal_program", "over_length_cap", "over_family_cap")
+    + ("not_replayed", "equal_program", "over_length_cap", "over_family_cap", "not_needed")
 )
 TURN_RULES = ("over_window", "error_turn", "lost_chunk")
 
@@ -107,6 +108,24 @@ class Verdict:
     left_out: int = 0
     copies: int = 1
 
+    def told(self) -> dict[str, Any]:
+        """As a row holds it; ``read`` makes it a verdict again."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, told: dict[str, Any]) -> Verdict:
+        """The verdict of ``told``."""
+        whole = told["dropped"]
+        return cls(
+            **{
+                **told,
+                "targets": (*told["targets"],),
+                "dropped": None if whole is None else Dropped(*whole),
+                "turns_dropped": tuple(Dropped(*one) for one in told["turns_dropped"]),
+                "fixes": tuple(Fix(*one) for one in told["fixes"]),
+            }
+        )
+
 
 def judge(
     row: dict[str, Any],
@@ -122,6 +141,7 @@ def judge(
 
     Args:
         row: task_id, family, length, score, turns, stop_reason; of the run in ``trajectory``.
+            A score of None: no metric could be taken.
         trajectory: the run; where it was mended, that of ``rerun``.
         config: the rules.
         repaired: what its repair has done, if the rules ask for one.
@@ -156,6 +176,10 @@ def _run_rule(
     row: dict[str, Any], config: FilterConfig, repaired: Repaired | None, reproduced: bool
 ) -> str:
     """The first rule that drops the run, or ""."""
+    if row["stop_reason"] == "root_error":
+        return "root_failed"
+    if row["score"] is None:
+        return "not_scored"
     if repaired is not None:
         if repaired.dropped:
             return repaired.dropped
@@ -252,8 +276,16 @@ def _holds(prompt: str, known: tuple[str, ...]) -> bool:
     return any(piece in text for piece in reversed(pieces[::step]) for text in known)
 
 
-def select(verdicts: Sequence[Verdict], config: FilterConfig) -> list[Verdict]:
-    """The verdicts again, after the rules that look at all attempts; earlier ones go first."""
+def select(
+    verdicts: Sequence[Verdict], config: FilterConfig, quota: Mapping[str, int] | None = None
+) -> list[Verdict]:
+    """The verdicts again, after the rules that look at all attempts; earlier ones go first.
+
+    Args:
+        verdicts: in the order of the attempts.
+        config: the rules.
+        quota: runs wanted of each family; what passes beyond is "not_needed".
+    """
     programs: Counter[tuple[str, str]] = Counter()
     lengths: Counter[int] = Counter()
     families: Counter[str] = Counter()
@@ -270,6 +302,8 @@ def select(verdicts: Sequence[Verdict], config: FilterConfig) -> list[Verdict]:
             rule = "over_length_cap"
         elif _full(families[verdict.family], config.family_cap):
             rule = "over_family_cap"
+        elif quota is not None and families[verdict.family] >= quota.get(verdict.family, 0):
+            rule = "not_needed"
         if rule:
             dropped = Dropped(rule, None, verdict.program[:_EXCERPT])
             chosen.append(replace(verdict, dropped=dropped, copies=0))

@@ -42,7 +42,9 @@ AnyDialect = Annotated[
 class RLMCard(Config):
     """Dialect with its full text, sampling, limits, windows, and who answers sub-calls."""
 
-    dialect: AnyDialect = DIALECTS["answer"]  # in YAML a name will do: `dialect: answer-compact`
+    # In YAML a name will do, `dialect: answer-compact`, or one that is like another but for some
+    # fields: `dialect: {like: answer-compact, extras: [rlm_query]}`.
+    dialect: AnyDialect = DIALECTS["answer"]
     sampling: Sampling = Field(default_factory=_no_thinking)
     sub_sampling: Sampling = Field(default_factory=_no_thinking)
     limits: Limits = Limits()
@@ -53,6 +55,10 @@ class RLMCard(Config):
     @field_validator("dialect", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "like" in value:
+            changes = {key: field for key, field in value.items() if key != "like"}
+            like = cls._by_name(value["like"])
+            return {**like.model_dump(), **changes}
         if not isinstance(value, str):
             return value
         if value in RLMS_DIALECTS:

@@ -88,6 +88,8 @@ def _explain(model: type[BaseModel], path: Path, error: ValidationError) -> Conf
         return ConfigError(f"{path}: {field}", "is not a known field" + more, fix)
     if first["type"] == "missing":
         return ConfigError(f"{path}: {field}", "is missing" + more, f"add `{field}: ...`")
+    if not first["loc"]:  # fields that do not go together
+        return ConfigError(str(path), first["msg"].removeprefix("Value error, "), "change one")
     return ConfigError(
         f"{path}: {field}", f"has the value {first['input']!r}{more}", first["msg"].lower()
     )

@@ -13,6 +13,7 @@
         ├── ReplyEmpty          nothing was left of the reply after thinking
         ├── RequestRefused      the server said no (4xx other than 408/429)
         ├── BudgetExhausted     the tree's budget has no room for this call
+        ├── SpendingStopped     the meter that several runs share has no room for this request
         ├── RunFailed           a run in a run ended without an answer
         └── ServerUnavailable   no answer after the retries
     CallCancelled               a CancelledError that tells what its call had used
@@ -104,6 +105,10 @@ class RequestRefused(LMError):
 
 class BudgetExhausted(LMError):
     """The budget of the whole tree has no room for this call."""
+
+
+class SpendingStopped(LMError):
+    """What several runs may spend together is spent."""
 
 
 class RunFailed(LMError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,10 @@ from rlm_executor.errors import (
     PromptTooLong,
     RequestRefused,
     ServerUnavailable,
+    SpendingStopped,
 )
 from rlm_executor.lm import Completion, Message, Sampling, Usage
-from rlm_executor.pacing import Attempts, Pace
+from rlm_executor.pacing import Attempts, Meter, Pace
 from rlm_executor.streaming import STREAM_OPTIONS, StreamedReply
 from rlm_executor.transport import NoAnswer, Refused, Transport
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _COUNTS_AT_ONCE = 8  # a count is cheap, but brings its prompt twice: as text, and back as ids
 _COUNT_TIMEOUT_S = 60.0
+_PER_MESSAGE = 16  # tokens that a chat template puts around one, at most
 
 
 class OpenAILM:
@@ -46,11 +49,14 @@ class OpenAILM:
         stream: let replies come in pieces, so that a cancelled call knows what it had used and
             the server stops writing it. vLLM's; a server that does not know
             ``continuous_usage_stats`` may refuse, or tell the usage at the end only.
+        meter: is asked before each attempt to send a request; several models may share it.
 
     Attributes:
         unknown_attempts: how many attempts the server may have worked on without our knowing
             how much: timeouts, broken connections, 5xx, replies without usage, cancelled calls.
             They are counted also where a later attempt succeeded; its usage is its own.
+        faults: the attempts that failed, by what came instead of a reply: "HTTP 429", "timeout",
+            "connection lost", "no connection", "not a completion".
     """
 
     def __init__(
@@ -64,12 +70,14 @@ class OpenAILM:
         concurrency: int = 32,
         return_token_ids: bool = False,
         stream: bool = False,
+        meter: Meter | None = None,
     ) -> None:
         self.base_url, self.model = base_url.rstrip("/"), model
         self._api_key, self._timeout_s, self._retries = api_key, timeout_s, retries
         self._concurrency, self._return_token_ids = concurrency, return_token_ids
-        self._stream = stream
+        self._stream, self._meter = stream, meter
         self.unknown_attempts = 0
+        self.faults: Counter[str] = Counter()
         self._counts = True  # until the server says that it cannot
         # Of an event loop each: every sync call (``complete``) has one of its own, and threads too.
         self._connections: dict[asyncio.AbstractEventLoop, _Connection] = {}
@@ -96,7 +104,9 @@ class OpenAILM:
             request["seed"] = sampling.seed
         if self._stream:
             request |= {"stream": True, "stream_options": STREAM_OPTIONS}
-        attempts = Attempts()
+        # No text has more tokens than bytes; a chat template adds a few to each message.
+        size = sum(len(m["content"].encode("utf-8", "replace")) + _PER_MESSAGE for m in messages)
+        attempts = Attempts(self._meter, Usage(size, max_tokens))
 
         async def read(response: aiohttp.ClientResponse) -> Completion:
             if self._stream:
@@ -107,6 +117,7 @@ class OpenAILM:
             async with connection.pace:
                 url = f"{self.base_url}/chat/completions"
                 completion = await connection.transport.post(url, request, read, attempts)
+                attempts.usage = completion.usage
                 attempts.ended(known=completion.usage.prompt_tokens > 0)
                 connection.pace.succeeded()
                 return completion
@@ -114,7 +125,11 @@ class OpenAILM:
             error = self._typed(fault)
             error.usage_unknown = attempts.unknown > 0
             raise error from fault
+        except SpendingStopped as error:
+            error.usage_unknown = attempts.unknown > 0
+            raise
         except LMError as error:  # something came back, but no completion
+            self.faults["not a completion"] += 1
             attempts.ended(known=False)
             error.usage_unknown = True
             raise
@@ -166,7 +181,7 @@ class OpenAILM:
                 self._connections.pop(over, None)
             pace = Pace(self._concurrency)
             transport = Transport(
-                self.base_url, self._api_key, self._timeout_s, self._retries, pace
+                self.base_url, self._api_key, self._timeout_s, self._retries, pace, self.faults
             )
             counting = asyncio.Semaphore(_COUNTS_AT_ONCE)
             connection = self._connections[loop] = _Connection(transport, pace, counting)

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from rlm_executor.lm import Usage
 
@@ -75,9 +76,29 @@ class Pace:
                 turn.set_result(None)
 
 
+class Meter(Protocol):
+    """Counts what is spent where several runs share a bound: one request after the other."""
+
+    def take(self, most: Usage) -> None:
+        """Room for a request that may use this much.
+
+        Raises:
+            SpendingStopped: there is none.
+        """
+        ...
+
+    def settle(self, most: Usage, used: Usage | None) -> None:
+        """The request has ended; None: nobody knows what it used, so all of it counts."""
+        ...
+
+
 @dataclass
 class Attempts:
     """What was sent for one call.
+
+    Args:
+        meter: is asked before each attempt.
+        most: what an attempt may use at most.
 
     Attributes:
         unknown: attempts that the server may have worked on, nobody knows how much.
@@ -86,18 +107,24 @@ class Attempts:
         usage: what that one had used by now, where its stream tells.
     """
 
+    meter: Meter | None = None
+    most: Usage = Usage()
     unknown: int = 0
     in_flight: bool = False
     started: float = 0.0
     usage: Usage | None = None
 
     def sent(self) -> None:
+        if self.meter is not None:
+            self.meter.take(self.most)
         self.in_flight, self.started, self.usage = True, time.monotonic(), None
 
     def ended(self, *, known: bool) -> None:
         """The attempt in flight is over; ``known``: so is what it used."""
         self.in_flight = False
         self.unknown += not known
+        if self.meter is not None:
+            self.meter.settle(self.most, (self.usage or Usage()) if known else None)
 
     def cancelled(self) -> Usage | None:
         """What the call had used that is cancelled now; None if nobody knows."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -34,6 +35,7 @@ class Refused(Exception):
     def __init__(self, status: int, detail: str, retry_after: str | None = None) -> None:
         super().__init__(f"HTTP {status}: {detail}")
         self.status, self.detail, self.retry_after = status, detail, retry_after
+        self.kind = f"HTTP {status}"
 
     @property
     def passes(self) -> bool:
@@ -42,7 +44,11 @@ class Refused(Exception):
 
 
 class NoAnswer(Exception):
-    """None came, or not a whole one; the text says why."""
+    """None came, or not a whole one; the text says why, ``kind`` in a word or two."""
+
+    def __init__(self, why: str, kind: str = "connection lost") -> None:
+        super().__init__(why)
+        self.kind = kind
 
 
 class Transport:
@@ -54,14 +60,21 @@ class Transport:
         timeout_s: for one attempt, from sending to the last byte.
         retries: attempts after the first one.
         pace: is told when the server says that it is asked too much.
+        faults: counts the attempts that failed, by what came: "HTTP 429", "no connection" ...
     """
 
     def __init__(
-        self, base_url: str, api_key: str, timeout_s: float, retries: int, pace: Pace
+        self,
+        base_url: str,
+        api_key: str,
+        timeout_s: float,
+        retries: int,
+        pace: Pace,
+        faults: Counter[str],
     ) -> None:
         import aiohttp
 
-        self.pace = pace
+        self.pace, self._faults = pace, faults
         self._timeout_s, self._retries = timeout_s, retries
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),  # ``pace`` is what limits
@@ -98,6 +111,7 @@ class Transport:
             try:
                 return await self._attempt(url, data, read, attempts)
             except (Refused, NoAnswer) as fault:
+                self._faults[fault.kind] += 1
                 if not left or (isinstance(fault, Refused) and not fault.passes):
                     raise
                 asked = fault.retry_after if isinstance(fault, Refused) else None
@@ -138,10 +152,10 @@ class Transport:
             raise
         except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
             attempts.ended(known=True)  # nothing was sent
-            raise NoAnswer(f"{type(error).__name__}: {error}") from error
+            raise NoAnswer(f"{type(error).__name__}: {error}", "no connection") from error
         except TimeoutError as error:
             attempts.ended(known=False)
-            raise NoAnswer(f"not whole after {self._timeout_s:g} s") from error
+            raise NoAnswer(f"not whole after {self._timeout_s:g} s", "timeout") from error
         except aiohttp.ClientPayloadError as error:
             attempts.ended(known=False)
             raise NoAnswer(f"the reply broke off: {error}") from error

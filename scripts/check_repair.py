@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_gen.config import GenerateConfig
 from data_gen.funnel import Funnel
-from data_gen.generate import GenerateConfig
 from data_gen.repair import Repaired, repair, rerun
 from data_gen.rules import PRESETS, Verdict, judge, select
 from data_gen.tasks import Task, make_window, score

@@ -2,20 +2,41 @@
 
 window = make_window("oolong", length=2**11, seed=17, n_questions=4)
 score(window.tasks[0], "animal")
+
+A family's module has ``make_window(length, seed, n_questions)`` and ``floor_answer(window, task)``,
+which is what somebody says who has not read the context.
 """
 
 from __future__ import annotations
 
-import itertools
-import random
+from collections.abc import Callable
 
-from data_gen.tasks import metrics, niah, oolong, pairs
+from data_gen.real.pro_metrics import BY_NAME
+from data_gen.tasks import codeqa, hops, metrics, niah, oolong, pairs, pro, ruler, straddle
 from data_gen.tasks.task import Task, Window, check_seed
 from rlm_executor.errors import InputError
 
 __all__ = ["FAMILIES", "Task", "Window", "check_seed", "floor_answer", "make_window", "score"]
 
-FAMILIES = {"niah": niah, "oolong": oolong, "pairs": pairs}
+FAMILIES = {
+    "niah": niah,
+    "oolong": oolong,
+    "pairs": pairs,
+    "hops": hops,
+    "codeqa": codeqa,
+    "pro": pro,
+    "straddle": straddle,
+    "ruler": ruler,
+}
+_OF_LISTS: dict[str, Callable[[list[str], str], float]] = {
+    **BY_NAME,
+    "string_match_all": metrics.string_match_all,
+    "pairs_f1": metrics.pairs_f1,
+}
+_OF_TEXTS: dict[str, Callable[[str, str], float]] = {
+    "oolong": metrics.oolong,
+    "exact_match": hops.exact_match,
+}
 
 
 def make_window(family: str, length: int, seed: int, n_questions: int) -> Window:
@@ -33,21 +54,13 @@ def make_window(family: str, length: int, seed: int, n_questions: int) -> Window
 
 def score(task: Task, answer: str) -> float:
     """Score of an answer text under the task's metric, in [0, 1]."""
-    if task.metric == "string_match_all":
-        return metrics.string_match_all(list(task.answer), answer)
-    if task.metric == "pairs_f1":
-        return metrics.pairs_f1(list(task.answer), answer)
-    if task.meta["kind"].startswith("user_most"):
+    if task.family == "oolong" and task.meta["kind"].startswith("user_most"):
         return float(answer.strip() == task.answer)
-    return metrics.oolong(str(task.answer), answer)
+    if task.metric in _OF_LISTS:
+        return _OF_LISTS[task.metric]([*task.answer], answer)
+    return _OF_TEXTS[task.metric](str(task.answer), answer)
 
 
 def floor_answer(window: Window, task: Task) -> str:
-    """What a guesser says: a random value, a random valid choice, or every pair of users."""
-    rng = random.Random(f"floor/{task.id}")
-    if task.family == "niah":
-        return str(rng.randrange(10**6, 10**7))
-    if task.family == "oolong":
-        return str(rng.choice(task.meta["choices"]))
-    users = window.facts["users"]
-    return "\n".join(f"({a}, {b})" for a, b in itertools.combinations(users, 2))
+    """What a guesser says who has not read the context."""
+    return FAMILIES[task.family].floor_answer(window, task)

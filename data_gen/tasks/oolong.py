@@ -132,3 +132,8 @@ def _ranked(lines: list[Line]) -> list[tuple[str, int]]:
 def _clear(more: int, less: int, lines: list[Line]) -> bool:
     """OOLONG's margin: the two counts differ by at least 2 % of the lines (and by one)."""
     return abs(more - less) >= max(1, 0.02 * len(lines))
+
+
+def floor_answer(window: Window, task: Task) -> str:
+    """A random one of the possible answers; of a count, the one to expect."""
+    return str(random.Random(f"floor/{task.id}").choice(task.meta["choices"]))

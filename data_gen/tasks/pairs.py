@@ -102,3 +102,9 @@ def _predicate(
         f"user has at least {n} lines with the label {second}.",
         lambda a, b: (a[first] >= m and b[second] >= n) or (b[first] >= m and a[second] >= n),
     )
+
+
+def floor_answer(window: Window, task: Task) -> str:
+    """Every pair of users."""
+    users = window.facts["users"]
+    return "\n".join(f"({a}, {b})" for a, b in itertools.combinations(users, 2))

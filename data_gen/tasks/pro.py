@@ -7,10 +7,12 @@ planted and asked. Gold by construction. Entries are at most 60, however long th
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 
 from data_gen.real.pro_metrics import BY_TASK
 from data_gen.tasks import real_text
+from data_gen.tasks.lexicon import CATEGORIES
 from data_gen.tasks.pro_entries import layout, n_entries
 from data_gen.tasks.pro_kinds import KINDS, Asked, Truth
 from data_gen.tasks.task import BYTES_PER_TOKEN, Task, Window, task_id
@@ -92,3 +94,21 @@ def _asked(rng: random.Random, name: str, truth: Truth, n_questions: int) -> lis
         if len(found) == n_questions:
             break
     return list(found.values())
+
+
+def floor_answer(window: Window, task: Task) -> str:
+    """Every entry in its order, or any kind, thing or number that the question allows."""
+    rng = random.Random(f"floor/{task.id}")
+    low, high = map(int, re.findall(r"entries (\d+) to (\d+)", task.question)[-1])
+    name = task.meta["kind"]
+    if name == "sums":
+        return f"total: 0\nlargest: 0\nentry: {rng.randint(low, high)}"
+    if name == "wish":
+        return rng.choice([thing for group in CATEGORIES.values() for thing in group])
+    if name == "rank":
+        kinds = sorted({told["kind"] for told in window.facts["truth"]})
+        return "\n".join(rng.sample(kinds, len(kinds)))
+    if name == "rule":
+        trays = sorted({told["tray"] for told in window.facts["truth"]})
+        return "\n".join(f"{entry}: {rng.choice(trays)}" for entry in range(low, high + 1))
+    return "\n".join(map(str, range(low, high + 1)))

@@ -84,7 +84,9 @@ class ErringTeacher(ScriptedLM):
             else:
                 kind = self._final_mistake(draw)
                 text = self._final_turn(key, kind, messages)
-        if kind:
+        rebound = any(one.startswith("rebound") for one in self.planted.values())
+        # What was rebound the REPL has put into the content: then only ready is missing.
+        if kind and not (rebound and kind == "ready_alone"):
             self.planted[len(self.said)] = kind
         self.said.append(text)
         return text
@@ -171,8 +173,6 @@ class ErringTeacher(ScriptedLM):
         kinds = ("rebound", "ready_first") if self._stage == 1 else (
             "rebound_and_ready", "rebound_at_last", "ready_alone", "never_ready",
         )  # fmt: skip
-        if "rebound" in self.planted.values():  # the REPL has made content of it: ready is all
-            kinds = tuple(kind for kind in kinds if kind != "ready_alone")
         return self._rng.choice(kinds)
 
     def _answer_turn(self, key: str, kind: str, messages: list[Message]) -> str:

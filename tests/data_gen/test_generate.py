@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from datasets import load_dataset
 
+from data_gen.config import GenerateConfig
 from data_gen.expert import MISTAKES, Style, program
-from data_gen.filter import dropped_by, funnel
-from data_gen.generate import GenerateConfig
+from data_gen.generate import Generation
 from data_gen.tasks import make_window, score
 from data_gen.teacher import ExpertLM, label_lines, scripted_leaf
 from rlm_executor import RLM, RLMResult, Trajectory
 from rlm_executor.config import load_config
-from rlm_executor.errors import InputError
-from rlm_executor.files import read_jsonl
+from rlm_executor.errors import ConfigError, InputError
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "data" / "tiny.yaml"
+THOUSAND = CONFIG.with_name("thousand.yaml")
 
 
 def run(
@@ -85,58 +89,114 @@ def test_scripted_leaf_labels_each_line() -> None:
     assert label_lines(prompt) == "food\ntool\nunknown"
 
 
-def test_filter_rules_and_funnel() -> None:
-    good = {
-        "score": 1.0, "turns": 2, "stop_reason": "answered", "longest_turn_chars": 10,
-        "family": "niah", "dropped_by": None, "error_turns": 0,
-    }  # fmt: skip
-    rule = lambda **change: dropped_by({**good, **change}, min_score=0.9, max_chars=100)  # noqa: E731
-    assert rule() is None
-    assert rule(score=0) == "score_zero"
-    assert rule(turns=1) == "single_turn"
-    assert rule(score=0.5) == "below_min_score"
-    assert rule(stop_reason="max_turns") == "unfinished"
-    assert rule(longest_turn_chars=101) == "over_window"
-    told = funnel([good, {**good, "dropped_by": "single_turn"}], [good])
-    assert (told["attempts"], told["kept"], told["dropped"]["single_turn"]) == (2, 1, 1)
-
-
 @pytest.mark.real_sandbox
 @pytest.mark.slow
-def test_killed_and_resumed_generation_equals_an_undisturbed_one(tmp_path: Path) -> None:
+def test_killed_at_twenty_moments_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
     def command(run_folder: Path) -> list[str]:
         return [
-            sys.executable, "-m", "data_gen.generate", "--config", str(CONFIG),
-            "--run", str(run_folder), "--set", "keep=130", "--set", "lengths=[1024]",
+            sys.executable, "-m", "data_gen.generate", "--config", str(THOUSAND), "--run",
+            str(run_folder), "--set", "keep=110", "--set", "lengths=[1024]", "--set", "tokenizer=''",
         ]  # fmt: skip
 
-    killed = tmp_path / "killed"
-    for _ in range(2):
+    killed, rng = tmp_path / "killed", random.Random(0)
+    kills = 0
+    while kills < 20:
         process = subprocess.Popen(command(killed), cwd=ROOT, stdout=subprocess.DEVNULL)
-        wanted = len(read_jsonl(killed / "data" / "attempts.jsonl")) + 20
-        while process.poll() is None:
-            if len(read_jsonl(killed / "data" / "attempts.jsonl")) >= wanted:
-                break
-            time.sleep(0.05)
+        started, wait = time.monotonic(), rng.uniform(0.5, 4.0)
+        while process.poll() is None and time.monotonic() - started < wait:
+            time.sleep(0.01)
+        assert process.poll() is None, "it ended before it could be killed often enough"
         process.send_signal(signal.SIGKILL)
         process.wait()
+        kills += 1
     for folder in (killed, tmp_path / "whole"):
         subprocess.run(command(folder), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    ids = []
+    kept, tables = [], []
     for folder in (killed, tmp_path / "whole"):
-        rows = read_jsonl(folder / "data" / "attempts.jsonl")
+        lines = (folder / "data" / "attempts.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
         assert len({row["index"] for row in rows}) == len(rows)
-        ids.append(sorted((row["task_id"], row["dropped_by"] or "") for row in rows))
-        assert json.loads((folder / "data" / "funnel.json").read_text())["kept"] == 130
-    assert ids[0] == ids[1]
-    marks = [
-        json.loads((f / "data" / "done.json").read_text()) for f in (killed, tmp_path / "whole")
-    ]
+        kept.append(sorted((row["task_id"], str(row["verdict"]["dropped"])) for row in rows))
+        assert json.loads((folder / "data" / "funnel.json").read_text())["kept"] == 110
+        turns = load_dataset("parquet", data_files=str(folder / "data/dataset/turns.parquet"))
+        tables.append([(row["run"], row["turn"], row["completion"]) for row in turns["train"]])
+    assert kept[0] == kept[1]
+    assert tables[0] == tables[1] and len({row[:2] for row in tables[0]}) == len(tables[0])
     again = subprocess.run(
         command(killed), cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
     assert "done before" in again
-    assert marks[0]["config_sha256"] == marks[1]["config_sha256"]
+
+
+@pytest.mark.real_sandbox
+def test_other_rules_judge_the_same_attempts_again(tmp_path: Path) -> None:
+    def made(*overrides: str) -> tuple[dict[str, Any], dict[int, Any]]:
+        more = ["keep=null", "tasks=20", "lengths=[1024]", "tokenizer=''", "mistakes=0.9"]
+        config = load_config(GenerateConfig, THOUSAND, [*more, *overrides])
+        folder = tmp_path / "data"
+        folder.mkdir(exist_ok=True)
+        done = asyncio.run(Generation(config, folder).run())
+        return done.told(), {row["index"]: row["seconds"] for row in done.rows}
+
+    strict, seconds = made()
+    assert strict["dropped"] and strict["attempts"] == 20
+    loose, again = made("filter={}")
+    assert again == seconds  # nothing was made anew
+    assert loose["kept"] == 20 and not loose["dropped"]
+    assert made()[0] == strict
+
+
+def test_paid_attempts_are_not_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "config.sha256").write_text("another")
+    (folder / "attempts.jsonl").write_text('{"dollars": 0.5}\n')
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "data_gen.generate",
+            "--config",
+            str(CONFIG),
+            "--run",
+            str(tmp_path),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "attempts of another configuration" in done.stderr
+    assert (folder / "attempts.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("real={name: longbench-pro}", "either `families`"),
+        ("lengths=[]", "need `lengths`"),
+        ("keep=null", "give `keep` or `tasks`"),
+        ("filter=theirs", "one of the presets paper, ours"),
+        ("teacher={kind: endpoint}", "needs base_url and model"),
+    ],
+)
+def test_fields_that_do_not_go_together(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(GenerateConfig, THOUSAND, [override])
+
+
+def test_max_dollars_needs_prices() -> None:
+    teacher = "teacher={kind: endpoint, base_url: 'http://127.0.0.1:1/v1', model: m}"
+    with pytest.raises(ConfigError, match="needs the `price`"):
+        load_config(GenerateConfig, THOUSAND, [teacher, "max_dollars=1"])
+
+
+def test_the_dry_run_reckons_and_makes_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "data_gen.generate", "--config", str(THOUSAND), "--dry-run"]
+    done = subprocess.run(
+        [*command, "--run", str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and not (tmp_path / "run").exists()
+    assert "root turns" in done.stdout and "scripted, at no cost" in done.stdout
 
 
 def test_bad_config_is_one_line_and_exit_2(tmp_path: Path) -> None:

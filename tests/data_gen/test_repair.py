@@ -16,7 +16,7 @@ from data_gen.replies import Mended
 from rlm_executor import RLM, Limits, RLMCard, RLMResult, ScriptedLM, Trajectory
 from rlm_executor.errors import InputError
 from scripts import check_repair
-from tests.data_gen.erring_teacher import FINAL_WORDS, block
+from tests.data_gen.erring_teacher import FINAL_WORDS, ErringTeacher, block
 
 CONTEXT = "One of the values is: 41.\nA quiet street.\nOne of the values is: 42.\n"
 FIND = "import re\nhits = re.findall('is: ([0-9]+)', context)\nresult = ' and '.join(hits)"
@@ -24,7 +24,8 @@ LOOK = block("print(context[:20])")
 SEARCH = block(f"{FIND}\nprint(result)", "I search.")
 RIGHT = "41 and 42"
 CARDS = {"final": RLMCard(dialect=FINAL_WORDS), "answer": RLMCard()}
-ENDED = 'answer["content"] = result\nanswer["ready"] = True'
+READY = 'answer["ready"] = True'
+ENDED = f'answer["content"] = result\n{READY}'
 
 
 def card(finish: str, max_turns: int = 5) -> RLMCard:
@@ -365,6 +366,18 @@ def test_a_mended_run_that_goes_another_way_is_told(tmp_path: Path) -> None:
     trajectory.children["1"] = trajectory
     with pytest.raises(InputError, match="started runs"):
         asyncio.run(rerun(trajectory, repaired, CONTEXT, tmp_path / "d"))
+
+
+@pytest.mark.real_sandbox
+def test_the_teacher_calls_ready_alone_a_mistake_where_there_is_no_content(tmp_path: Path) -> None:
+    calls = set()
+    for seed in (95, 427, 871, 1117, 1789):  # the last three have rebound answer before
+        teacher, path = ErringTeacher(seed, "answer"), tmp_path / f"{seed}"
+        rlm = RLM(teacher, ScriptedLM(lambda _: "leaf"), card("answer"), journal=path)
+        rlm.complete("What is the special magic number for a-key mentioned?", "for a-key is: 41")
+        alone = [cell for cell in Trajectory.read(path).cells if cell["code"] == READY]
+        calls |= {(cell["answer"] == "", cell["turn"] in teacher.planted) for cell in alone}
+    assert calls == {(True, True), (False, False)}
 
 
 @pytest.mark.real_sandbox
