@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_gen.experts import codeqa, hops, pro, ruler, straddle
+from data_gen.experts import codeqa, hops, labelled, pro, ruler, straddle
 from data_gen.experts.style import Style
 
 __all__ = ["EXPERTS", "Style", "leaf", "next_turn"]
 
-EXPERTS = {"hops": hops, "codeqa": codeqa, "pro": pro, "straddle": straddle, "ruler": ruler}
+EXPERTS = {
+    "hops": hops,
+    "codeqa": codeqa,
+    "pro": pro,
+    "straddle": straddle,
+    "ruler": ruler,
+    "oolong_full": labelled,
+    "pairs_full": labelled,
+}
 _SAME_WORDS = ("ruler",)  # its questions are those of `niah`, too
 
 

@@ -12,7 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from data_gen.real.pro_metrics import BY_NAME
-from data_gen.tasks import codeqa, hops, metrics, niah, oolong, pairs, pro, ruler, straddle
+from data_gen.tasks import (
+    codeqa,
+    hops,
+    metrics,
+    niah,
+    oolong,
+    oolong_full,
+    pairs,
+    pairs_full,
+    pro,
+    ruler,
+    straddle,
+)
 from data_gen.tasks.task import Task, Window, check_seed
 from rlm_executor.errors import InputError
 
@@ -27,6 +39,8 @@ FAMILIES = {
     "pro": pro,
     "straddle": straddle,
     "ruler": ruler,
+    "oolong_full": oolong_full,
+    "pairs_full": pairs_full,
 }
 _OF_LISTS: dict[str, Callable[[list[str], str], float]] = {
     **BY_NAME,
@@ -54,6 +68,8 @@ def make_window(family: str, length: int, seed: int, n_questions: int) -> Window
 
 def score(task: Task, answer: str) -> float:
     """Score of an answer text under the task's metric, in [0, 1]."""
+    if task.family == "oolong_full":
+        return oolong_full.score(task, answer)
     if task.family == "oolong" and task.meta["kind"].startswith("user_most"):
         return float(answer.strip() == task.answer)
     if task.metric in _OF_LISTS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import random
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,17 @@ class Skin:
 
     def day(self, date: datetime.date) -> str:
         """The date as this layout, and a question about it, writes it."""
-        return date.strftime(self.dates)
+        return _written(date, self.dates)
 
     def render(self, entry: Entry) -> str:
         """The line as it stands in the context, without its label."""
         return self.line.format(date=self.day(entry.date), user=entry.user, text=entry.text) + "\n"
+
+
+@cache
+def _written(date: datetime.date, form: str) -> str:
+    """Cached: a long window writes each of its days hundreds of times."""
+    return date.strftime(form)
 
 
 SKINS: tuple[Skin, ...] = (

@@ -52,6 +52,15 @@ async def run(
 # -- state ------------------------------------------------------------------------------------
 
 
+async def test_what_modules_import_late_is_there() -> None:
+    (cell,) = await run(
+        "import datetime, time\n"
+        "print(datetime.datetime.strptime('03.02.1999', '%d.%m.%Y').date(), end=' ')\n"
+        "print(time.strptime('1999', '%Y').tm_year)"
+    )
+    assert cell.output == "1999-02-03 1999\n"
+
+
 async def test_names_functions_classes_and_imports_stay() -> None:
     cells = await run(
         "import re, dataclasses\nn = 1\ndef f():\n    return n\n"
