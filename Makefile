@@ -1,5 +1,5 @@
 # rlm-posttrain: makes recursive language models. `make` alone lists what there is.
-# Settings:  RUN=runs/mine   DEMO=ci (the small configs)   ARGS="--set key=value"   PYTHON=python3.12
+# Settings:  RUN=runs/mine   DEMO=ci (the small configs)   DATA=paper   ARGS="--set key=value"   PYTHON=python3.12
 .DEFAULT_GOAL := help
 .PHONY: setup demo data train serve eval push view test lint clean help
 
@@ -7,6 +7,9 @@
 PYTHON ?= $(shell .venv/bin/python -c '' 2>/dev/null && echo .venv/bin/python || echo python3)
 DEMO ?= tiny
 RUN ?= runs/demo$(if $(filter-out tiny,$(DEMO)),-$(DEMO))
+# Where `make data` writes: RUN if it is given, else a place of its own.
+DATA ?= thousand
+DATA_RUN = $(if $(filter command environment,$(firstword $(origin RUN))),$(RUN),runs/$(DATA))
 # Only asked where pip by itself finds no CPU build of torch.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 export TORCH_INDEX STACK
@@ -22,9 +25,9 @@ setup: ## make .venv with the CPU or the GPU stack, whichever fits this machine
 demo: setup ## the whole loop on a tiny model: data, train, serve, evaluate, report
 	@$(PY) scripts/demo.py --size $(DEMO) --run $(RUN)
 
-data: setup ## teacher runs -> trajectories -> rows, and the rows of the control
-	$(PY) -m data_gen.generate --config configs/data/$(DEMO).yaml --run $(RUN) $(ARGS)
-	$(PY) -m data_gen.direct --config configs/data/$(DEMO)-direct.yaml --run $(RUN) $(ARGS)
+data: setup ## teacher runs -> trajectories -> rows; DATA=paper is another config
+	$(PY) -m data_gen.generate --config configs/data/$(DATA).yaml --run $(DATA_RUN) $(ARGS)
+	$(if $(wildcard configs/data/$(DATA)-direct.yaml),$(PY) -m data_gen.direct --config configs/data/$(DATA)-direct.yaml --run $(DATA_RUN))
 
 train: setup ## rows -> adapter, and the adapter of the control
 	$(LAUNCH) train/sft.py --config configs/sft/$(DEMO).yaml --run $(RUN) $(ARGS)

@@ -130,7 +130,8 @@ class Attempts:
         )
         if verdict.dropped is None:
             verdict = await self._replayed(verdict, row, asked, path)
-        return row | {"verdict": verdict.told()}
+        rule = verdict.dropped.rule if verdict.dropped is not None else None
+        return row | {"verdict": verdict.told(), "dropped_by": rule}
 
     async def _replayed(
         self, verdict: Verdict, row: dict[str, Any], asked: Asked, journal: Path
