@@ -20,7 +20,7 @@ from rlm_executor import Trajectory
 from rlm_executor.files import read_jsonl, sha256_file, sha256_text, write_text_atomic
 
 NO_THINKING = {"enable_thinking": False}
-_MOST_BELOW = 4  # runs in a run that are trained on: they are many, and much alike
+_MOST_BELOW = 1  # run below each run is trained on: they are many, and much alike
 Row = dict[str, Any]
 
 

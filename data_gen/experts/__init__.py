@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_gen.experts import codeqa, hops, labelled, pro, ruler, straddle
+from data_gen.experts import codeqa, deep, hops, labelled, pro, ruler, straddle
 from data_gen.experts.style import Style
 
 __all__ = ["EXPERTS", "Style", "leaf", "next_turn"]
@@ -22,6 +22,7 @@ EXPERTS = {
     "ruler": ruler,
     "oolong_full": labelled,
     "pairs_full": labelled,
+    "deep": deep,
 }
 _SAME_WORDS = ("ruler",)  # its questions are those of `niah`, too
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from data_gen.real.pro_metrics import BY_NAME
 from data_gen.tasks import (
     codeqa,
+    deep,
     hops,
     metrics,
     niah,
@@ -41,6 +42,7 @@ FAMILIES = {
     "ruler": ruler,
     "oolong_full": oolong_full,
     "pairs_full": pairs_full,
+    "deep": deep,
 }
 _OF_LISTS: dict[str, Callable[[list[str], str], float]] = {
     **BY_NAME,

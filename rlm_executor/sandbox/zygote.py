@@ -35,8 +35,8 @@ PIECE = 1 << 20  # bytes of a text that wait in its pipe
 MAX_VALUES = 100  # of a context: the kernel passes 253 descriptors at once
 # What cells may import: a session cannot load files.
 PRELOADED = (
-    "_strptime abc argparse array ast asyncio atexit base64 binascii bisect builtins bz2 calendar cmath cmd "
-    "code codecs codeop collections collections.abc colorsys concurrent.futures "
+    "_strptime abc argparse array ast asyncio atexit base64 binascii bisect builtins bz2 calendar "
+    "cmath cmd code codecs codeop collections collections.abc colorsys concurrent.futures "
     "concurrent.futures.thread configparser contextlib contextvars copy copyreg csv ctypes "
     "dataclasses datetime decimal difflib dis email.message email.parser email.utils "
     "encodings.ascii encodings.cp1252 encodings.idna encodings.latin_1 encodings.punycode "

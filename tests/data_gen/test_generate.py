@@ -95,7 +95,8 @@ def test_killed_at_twenty_moments_it_ends_as_if_undisturbed(tmp_path: Path) -> N
     def command(run_folder: Path) -> list[str]:
         return [
             sys.executable, "-m", "data_gen.generate", "--config", str(THOUSAND), "--run",
-            str(run_folder), "--set", "keep=110", "--set", "lengths=[1024]", "--set", "tokenizer=''",
+            str(run_folder), "--set", "keep=110", "--set", "lengths=[1024]",
+            "--set", "tokenizer=''",
         ]  # fmt: skip
 
     killed, rng = tmp_path / "killed", random.Random(0)
