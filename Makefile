@@ -1,7 +1,7 @@
 # rlm-posttrain: makes recursive language models. `make` alone lists what there is.
 # Settings:  RUN=runs/mine   DEMO=ci (the small configs)   DATA=paper   ARGS="--set key=value"   PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: setup demo data train serve eval push view test lint clean help
+.PHONY: setup demo data train merge serve eval push view test lint clean help
 
 # An environment that is there goes on with its own Python.
 PYTHON ?= $(shell .venv/bin/python -c '' 2>/dev/null && echo .venv/bin/python || echo python3)
@@ -44,8 +44,11 @@ view: setup ## print the result table and open a page of all runs
 	@if [ -s $(RUN)/eval/results.jsonl ]; then $(PY) -m eval.report --run $(RUN); fi
 	$(PY) -m rlm_executor.viewer $(RUN) --out $(RUN)/view.html --open
 
-push: setup ## show what would go to the Hub as REPO=name/model; SEND=1 sends it (private)
-	@$(PY) train/push.py --run $(RUN) $(if $(REPO),--repo $(REPO)) $(if $(SEND),--send)
+merge: setup ## adapter and base -> one model, checked against the two
+	$(PY) -m train.merge --run $(RUN) $(ARGS)
+
+push: setup ## show what would go to the Hub as REPO=owner/name; SEND=1 sends it (private)
+	@$(PY) -m train.push --run $(RUN) $(if $(REPO),--repo $(REPO)) $(if $(SEND),--send) $(ARGS)
 
 lint: setup ## style, format and types
 	$(BIN)/ruff check .

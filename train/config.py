@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -15,12 +16,21 @@ class SFTConfig(Config):
 
     base: str  # model folder relative to the repository, or a model's name on the hub
     dataset: str = "data"  # folder with dataset/turns.parquet, and rlm.json if there is a card
-    output: str = "sft"  # folder of the adapter
+    output: str = "sft"  # folder of the adapter, or of the whole model
+    # lora: an adapter on the frozen base; qlora: the same on a base of 4 bits; full: all weights.
+    # A new field at its default is no part of the run's stamp, or what was finished before it was
+    # there would be owed again.
+    method: Literal["lora", "qlora", "full"] = Field(
+        default="lora", exclude_if=lambda method: method == "lora"
+    )
     learning_rate: float = Field(gt=0)  # at its highest; falls linearly to 0
     warmup: float = Field(default=0.05, ge=0, lt=1)  # share of the steps
     lora_r: int = Field(default=16, ge=1, le=512)  # 512 is the highest rank that vLLM serves
     lora_alpha: int = Field(default=32, ge=1)
     epochs: float = Field(default=1, gt=0)
+    max_steps: int | None = Field(  # in place of epochs: so many, over the rows again and again
+        default=None, ge=1, exclude_if=lambda steps: steps is None
+    )
     # tree: an example is a run with all its turns, what they repeat computed once; turns: a row.
     packing: Literal["tree", "turns"] = "tree"
     batch_size: int = Field(default=16, ge=1)  # examples an optimizer step, over all processes
@@ -39,6 +49,16 @@ class SFTConfig(Config):
                 f"{self.forward_size}"
             )
         return self
+
+    def counted_in_epochs(self, examples: int) -> SFTConfig:
+        """The same run with ``max_steps`` said as epochs, for a dataset of so many examples."""
+        if self.max_steps is None:
+            return self
+        steps_an_epoch = math.ceil(examples / self.batch_size)
+        epochs = self.max_steps / steps_an_epoch
+        if math.ceil(epochs * steps_an_epoch) > self.max_steps:  # rounding; steps are rounded up
+            epochs = math.nextafter(epochs, 0)
+        return self.model_copy(update={"epochs": epochs})
 
     def forwards_a_step(self, processes: int) -> int:
         """Forward passes of one process in an optimizer step.

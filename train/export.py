@@ -1,4 +1,4 @@
-"""The finished stage as a folder: adapter, RLM card, metrics, model card, and the note of done.
+"""The finished stage as a folder: adapter or model, RLM card, metrics, README, the note of done.
 
 All of it is written beside its place and renamed into it at the end, so a folder that is there is
 whole. No path of the machine that trained goes in: the base is named, by its folder or on the hub.
@@ -12,7 +12,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlm_executor import RLMCard
 from rlm_executor.card import CARD_NAME
@@ -20,20 +22,36 @@ from rlm_executor.files import write_json_atomic, write_text_atomic
 from train.config import SFTConfig
 from train.inputs import Inputs
 
+SERVED_DTYPE = torch.bfloat16  # what Qwen3 is published in and vLLM loads
+
 
 def export(
-    folder: Path, model: PeftModel, config: SFTConfig, inputs: Inputs, metrics: dict[str, Any]
+    folder: Path,
+    model: PeftModel | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    weights: dict[str, torch.Tensor] | None,
+    config: SFTConfig,
+    inputs: Inputs,
+    metrics: dict[str, Any],
 ) -> None:
-    """Write the finished stage into ``folder``, which is replaced as a whole."""
+    """Write the finished stage into ``folder``, which is replaced as a whole.
+
+    ``weights`` are those of a whole model; with None the adapter of ``model`` is written.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    # Looking for resized embeddings would ask the hub; adapters on linear layers have none.
-    model.save_pretrained(str(partial), save_embedding_layers=False)
-    _name_the_base(partial / "adapter_config.json", inputs.base_name)
+    settings_name = "config.json"
+    if weights is None:
+        # Looking for resized embeddings would ask the hub; adapters on linear layers have none.
+        model.save_pretrained(str(partial), save_embedding_layers=False)
+        _name_the_base(partial / "adapter_config.json", inputs.base_name)
+    else:
+        settings_name = "sft.json"  # config.json is the model's own
+        _save_whole(partial, model, tokenizer, weights)
     if inputs.card is not None:
         RLMCard.load(inputs.card).save(partial)
     write_json_atomic(partial / "metrics.json", metrics)
-    write_json_atomic(partial / "config.json", portable(config, inputs))
+    write_json_atomic(partial / settings_name, portable(config, inputs))
     write_text_atomic(partial / "README.md", model_card(config, inputs, metrics))
     done = {"stage": config.output, "seconds": metrics["seconds"], **inputs.stamp}
     write_json_atomic(partial / "done.json", done)
@@ -48,13 +66,29 @@ def _name_the_base(path: Path, base_name: str) -> None:
     write_json_atomic(path, settings)
 
 
+def _save_whole(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    weights: dict[str, torch.Tensor],
+) -> None:
+    """A model folder that transformers and vLLM load by itself."""
+    served = {name: weight.to(SERVED_DTYPE) for name, weight in weights.items()}
+    model.save_pretrained(str(folder), state_dict=served)
+    path = folder / "config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["dtype"] = str(SERVED_DTYPE).removeprefix("torch.")  # it was trained in fp32
+    write_json_atomic(path, settings)
+    tokenizer.save_pretrained(str(folder))
+
+
 def portable(config: SFTConfig, inputs: Inputs) -> dict[str, Any]:
     """The configuration without the place of the base on this machine."""
     return {**config.model_dump(mode="json"), "base": inputs.base_name}
 
 
 def model_card(config: SFTConfig, inputs: Inputs, metrics: dict[str, Any]) -> str:
-    """The README of the adapter, from the numbers of its run."""
+    """The README of the adapter or model, from the numbers of its run."""
     what = (
         "It drives the loop of a recursive language model (arXiv 2512.24601): load it with the "
         f"`{CARD_NAME}` beside it, which holds the prompt and limits that it was trained with."
@@ -66,14 +100,17 @@ def model_card(config: SFTConfig, inputs: Inputs, metrics: dict[str, Any]) -> st
         f"| {name} | {value} |" for name, value in portable(config, inputs).items()
     )
     read = inputs.stamp["inputs"]
+    library, tags, title, trained = "peft", "lora, sft, trl", "LoRA adapter for", "LoRA"
+    if config.method == "full":
+        library, tags, title, trained = "transformers", "sft, trl", "Fine-tune of", "trained"
     return f"""---
 base_model: {inputs.base_name}
-library_name: peft
+library_name: {library}
 license: apache-2.0
 pipeline_tag: text-generation
-tags: [lora, sft, trl]
+tags: [{tags}]
 ---
-# LoRA adapter for {inputs.base_name}
+# {title} {inputs.base_name}
 
 {what}
 One row a turn; the loss is on the model's own turn and its stop token, over the token ids that a
@@ -84,7 +121,7 @@ server renders from the base's chat template.
 | rows (left out: over the window) | {metrics["rows"]} ({metrics["dropped"]}) |
 | tokens an epoch, of them trained | {metrics["tokens"]} / {metrics["target_tokens"]} |
 | steps | {metrics["steps"]} of {metrics["planned_steps"]} planned |
-| LoRA parameters | {metrics["lora_parameters"]} |
+| {trained} parameters | {metrics["lora_parameters"]} |
 | loss at the end | {metrics["final_loss"]} |
 | tokens right at the end | {metrics["final_accuracy"]:.1%} |
 | tokens a second ({metrics["machine"]}) | {metrics["tokens_per_second"]} |

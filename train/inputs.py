@@ -14,11 +14,14 @@ from typing import Any
 
 from rlm_executor.card import RLMCard
 from rlm_executor.errors import ConfigError, InputError
-from rlm_executor.files import sha256_file, sha256_text
+from rlm_executor.files import read_jsonl, sha256_file, sha256_text
 from train.config import SFTConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BASE_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+# They decide the ids too, where a base has them: how prompts are rendered, where replies stop.
+MORE_BASE_FILES = ("chat_template.jinja", "generation_config.json")
+EVALUATION_SEEDS = 700_000  # from here on seeds are for development and tests
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def find_inputs(config: SFTConfig, run: Path) -> Inputs:
 
     Raises:
         ConfigError: the base is neither a whole model folder nor a possible name on the hub.
-        InputError: there is no dataset.
+        InputError: there is no dataset, or it is none to train on (``check_dataset``).
     """
     folder = REPOSITORY / config.base
     local = folder.is_dir()
@@ -59,7 +62,8 @@ def find_inputs(config: SFTConfig, run: Path) -> Inputs:
             raise ConfigError(
                 f"base: {config.base}", f"lacks {', '.join(missing)}", "restore it from git"
             )
-        base_sha = _hash_together([*(folder / name for name in BASE_FILES), *weights])
+        more = [folder / name for name in MORE_BASE_FILES if (folder / name).is_file()]
+        base_sha = _hash_together([*(folder / name for name in BASE_FILES), *more, *weights])
     else:
         # A name on the hub is owner/name; a path is usually deeper, or starts at a known folder.
         owner, slash, name = config.base.partition("/")
@@ -75,6 +79,7 @@ def find_inputs(config: SFTConfig, run: Path) -> Inputs:
             f"no dataset at {turns}; make it first (`make data`), or check `dataset` and --run"
         )
     card = source / "rlm.json"
+    check_dataset(turns, RLMCard.load(card) if card.is_file() else None, run)
     return Inputs(
         base=str(folder) if local else config.base,
         base_name=folder.name if local else config.base,
@@ -90,6 +95,94 @@ def find_inputs(config: SFTConfig, run: Path) -> Inputs:
             },
         },
     )
+
+
+def check_dataset(turns: Path, card: RLMCard | None, run: Path) -> None:
+    """Refuse rows that were made for other prompts than will be served, or that are evaluated on.
+
+    Columns that are missing, and a file that can't be read, are for ``rows.read_turns`` to tell.
+
+    Raises:
+        InputError: rows were made for another card, or are of evaluation tasks.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        names = pyarrow.parquet.read_schema(turns).names
+        if card is not None and {"prompt", "chat_template_kwargs"} <= {*names}:
+            columns = ["prompt", "chat_template_kwargs"]
+            _check_prompts(pyarrow.parquet.read_table(turns, columns=columns).to_pylist(), card)
+        if "task_id" in names:
+            ids = pyarrow.parquet.read_table(turns, columns=["task_id"])["task_id"].to_pylist()
+            _check_tasks(ids, _evaluated(turns.parent, run))
+    except pyarrow.ArrowException:
+        return
+
+
+def _check_prompts(rows: list[dict[str, Any]], card: RLMCard) -> None:
+    """Raises InputError if some rows were not rendered as the card says."""
+    served = card.sampling.chat_template_kwargs or {}
+    others = []
+    for row in rows:
+        own = row["chat_template_kwargs"] or {}
+        own = {name: value for name, value in own.items() if value is not None}
+        if own != served:
+            others.append(own)
+    if others:
+        raise InputError(
+            f"{len(others)} of {len(rows)} rows were made with chat_template_kwargs {others[0]}, "
+            f"and the rlm.json beside the dataset serves with {served}: other prompts than were "
+            "trained; set `sampling.chat_template_kwargs` of the data stage's card to what is "
+            "wanted and make the dataset again"
+        )
+    system = card.dialect.system
+    strange = sum(not _opens_with(row["prompt"], system) for row in rows)
+    if strange:
+        raise InputError(
+            f"{strange} of {len(rows)} rows do not begin with the system prompt of the dialect "
+            f"{card.dialect.name} in the rlm.json beside the dataset, so the model would be served "
+            "with another one; put the rlm.json back that was made with these rows, or make the "
+            "dataset again"
+        )
+
+
+def _opens_with(prompt: Any, system: str) -> bool:
+    first = prompt[0] if isinstance(prompt, list) and prompt else None
+    if not isinstance(first, dict):
+        return True  # no messages: ``rows`` refuses it, with its reason
+    return first.get("role") == "system" and str(first.get("content")).startswith(system)
+
+
+def _check_tasks(ids: list[str], evaluated: dict[str, str]) -> None:
+    """Raises InputError if some rows are of evaluation tasks."""
+    found = [name for name in ids if name in evaluated]
+    if found:
+        raise InputError(
+            f"{len(found)} of {len(ids)} rows are of evaluation tasks ({found[0]}: "
+            f"{evaluated[found[0]]}); make the dataset again from training seeds, without them"
+        )
+
+
+def _evaluated(dataset: Path, run: Path) -> dict[str, str]:
+    """Ids of tasks that are not for training, each with what tells so."""
+    import pyarrow.parquet
+
+    found: dict[str, str] = {}
+    for path in sorted(dataset.glob("trajectories*.parquet")):
+        if not {"task_id", "seed"} <= {*pyarrow.parquet.read_schema(path).names}:
+            continue
+        table = pyarrow.parquet.read_table(path, columns=["task_id", "seed"]).to_pylist()
+        for row in table:
+            if (row["seed"] or 0) >= EVALUATION_SEEDS:
+                found[row["task_id"]] = f"seed {row['seed']}, {EVALUATION_SEEDS} and up evaluate"
+    funnel = dataset.parent / "funnel.json"
+    told = json.loads(funnel.read_text(encoding="utf-8")) if funnel.is_file() else {}
+    for name, one in (told.get("contamination") or {}).get("sets", {}).items():
+        found |= dict.fromkeys(one["shared_ids"], f"funnel.json found it in {name}")
+    for row in read_jsonl(run / "eval" / "results.jsonl"):
+        found[str(row.get("task_id"))] = "it is in eval/results.jsonl of this run"
+    return found
 
 
 def is_done(folder: Path, stamp: dict[str, Any]) -> bool:

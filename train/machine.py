@@ -42,6 +42,19 @@ class Machine:
         if self.device == "cpu":
             project_labelled_only()
 
+    @property
+    def attention_in_words(self) -> str:
+        """Which of the ways to compute attention is taken, and why not another."""
+        if self.attention == "flash_attention_2":
+            return "attention: flash-attn, rows end to end"
+        if self.device == "cpu":
+            why = "flash-attn needs a GPU"
+        elif importlib.util.find_spec("flash_attn") is None:
+            why = "flash-attn is not installed"
+        else:
+            why = "flash-attn can't follow a tree; it is used with packing: turns"
+        return f"attention: SDPA row by row ({why}; FlexAttention compiles anew for every shape)"
+
     def __str__(self) -> str:
         products = "bf16" if self.bf16 else "fp32"
         weights = str(self.dtype).removeprefix("torch.")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
 from collections.abc import Iterator
+from typing import Any
 
+import torch
+from accelerate import PartialState
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
 
-from rlm_executor.errors import InputError
+from rlm_executor.errors import EnvironmentFault, InputError
 from train.inputs import Inputs
 from train.machine import Machine
 
@@ -24,15 +30,56 @@ def load_tokenizer(inputs: Inputs) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(inputs.base)
 
 
-def load_base(inputs: Inputs, machine: Machine) -> PreTrainedModel:
-    """The base with frozen weights in the machine's number format."""
+def load_base(inputs: Inputs, machine: Machine, method: str) -> PreTrainedModel:
+    """The base: frozen in the machine's number format or 4 bits, or all of it to be trained."""
     logging.disable_progress_bar()
+    options: dict[str, Any] = {"dtype": machine.dtype}
+    if method == "full":
+        # Steps are smaller than bf16 can hold, so fp32 is trained; the products stay the machine's.
+        options["dtype"] = torch.float32
+        if machine.processes > 1:
+            PartialState(cpu=machine.device == "cpu")  # so that FSDP reads the files once a machine
+    if method == "qlora":
+        options |= four_bit(machine)
     with _one_line(inputs):
         model = AutoModelForCausalLM.from_pretrained(
-            inputs.base, dtype=machine.dtype, attn_implementation=machine.attention
+            inputs.base, attn_implementation=machine.attention, **options
         )
-    model.requires_grad_(False)
+    model.requires_grad_(method == "full")
     return model
+
+
+def check_method(method: str, machine: Machine) -> None:
+    """Say at the start what the method lacks here.
+
+    Raises:
+        EnvironmentFault: qlora without a GPU or without bitsandbytes.
+    """
+    if method != "qlora":
+        return
+    if machine.device != "cuda":
+        raise EnvironmentFault(
+            "method qlora needs a CUDA GPU, and none is used here; take method: lora"
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise EnvironmentFault(
+            "method qlora needs bitsandbytes, which is not installed; "
+            "`.venv/bin/pip install bitsandbytes`, or set method: lora"
+        )
+
+
+def four_bit(machine: Machine) -> dict[str, Any]:
+    """QLoRA's form of the frozen weights (arXiv 2305.14314): NF4, its scales quantized too."""
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=machine.dtype,
+        ),
+        # Weights are made 4-bit on the GPU, and every process has one of its own.
+        "device_map": {"": int(os.environ.get("LOCAL_RANK", "0"))},
+    }
 
 
 @contextlib.contextmanager

@@ -1,24 +1,27 @@
-"""Fine-tune a base on the root turns of a dataset: TRL's SFTTrainer, PEFT's LoRA, exact ids.
+"""Fine-tune a base on the root turns of a dataset: TRL's SFTTrainer, exact ids, LoRA or all of it.
 
     accelerate launch train/sft.py --config configs/sft/tiny.yaml --run runs/demo
     accelerate launch train/sft.py --config configs/sft/qwen3-8b-lora.yaml --run runs/qwen3-8b
 
 The first takes minutes on two cores without a GPU, the second a GPU and hours.
 
-Reads RUN/data/dataset/turns.parquet, one row a root turn, and writes RUN/sft: adapter, rlm.json,
-metrics, model card. Killed at any moment, the same command goes on from the last checkpoint and
-ends with the same weights; a finished run returns at once. It filters nothing (data_gen does), and
+Reads RUN/data/dataset/turns.parquet, one row a root turn, and writes RUN/sft: adapter (or, with
+`method: full`, the whole model), rlm.json, metrics, model card. `python -m train.plan` says before
+what it needs. Killed at any moment, the same command goes on from the last checkpoint and ends with
+the same weights; a finished run returns at once. It filters nothing (data_gen does), and
 merges and pushes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 STARTED = time.monotonic()
 if __name__ == "__main__":
@@ -43,9 +46,9 @@ def main() -> None:
     config = load_config(SFTConfig, args.config, args.overrides)
     inputs = find_inputs(config, args.run)
     folder, work = args.run / config.output, args.run / f".{config.output}.work"
-    if is_done(folder, inputs.stamp):
+    if is_done(folder, inputs.stamp) or is_whole_model(folder, inputs.stamp):
         shutil.rmtree(work, ignore_errors=True)  # left by a kill between the last two steps
-        print(f"{config.output}: done before, the adapter is in {folder}")
+        print(f"{config.output}: done before, the {what_is_made(config)} is in {folder}")
         return
     if inputs.local:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all that is needed is here
@@ -65,7 +68,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     from train import checkpoints, rows
     from train.export import export
     from train.machine import find_machine
-    from train.model import load_base, load_tokenizer
+    from train.model import check_method, load_base, load_tokenizer
     from train.report import measure, print_plan
     from train.trainer import Progress, Trainer
     from train.tree import collate
@@ -73,6 +76,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     # Machine: what the numbers will be computed with.
     machine = find_machine(config.packing)
     machine.prepare()
+    check_method(config.method, machine)
 
     # Data: token ids and labels, made here, so that TRL changes nothing about them.
     tokenizer = load_tokenizer(inputs)
@@ -89,8 +93,8 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
         }
     )
 
-    # Model: the base frozen, LoRA on every linear layer but the vocabulary projection.
-    model = load_base(inputs, machine)
+    # Model: the base frozen, LoRA on every linear layer but the vocabulary projection; or all.
+    model = load_base(inputs, machine, config.method)
     lora = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
@@ -100,6 +104,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     )
 
     # Trainer: rows in a prefix tree, or end to end, in an order that depends on the seed alone.
+    planned = config.counted_in_epochs(len(examples))
     steps_an_epoch = -(-len(examples) // config.batch_size)
     found = checkpoints.latest(work, inputs.fingerprint)
     progress = Progress(
@@ -114,7 +119,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
         processing_class=tokenizer,
         train_dataset=dataset,
         data_collator=collate if tree else None,
-        peft_config=lora,
+        peft_config=None if config.method == "full" else lora,
         callbacks=[progress],
         args=TRLConfig(
             output_dir=str(work),
@@ -122,7 +127,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             warmup_steps=config.warmup,
             optim=config.optimizer,
             weight_decay=0.0,
-            num_train_epochs=config.epochs,
+            num_train_epochs=planned.epochs,
             per_device_train_batch_size=config.forward_size,
             gradient_accumulation_steps=config.forwards_a_step(machine.processes),
             seed=config.seed,
@@ -132,7 +137,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             bf16=machine.bf16,
             use_cpu=machine.device == "cpu",
             gradient_checkpointing=machine.device != "cpu",
-            logging_steps=max(1, round(steps_an_epoch * config.epochs / 40)),
+            logging_steps=max(1, round(steps_an_epoch * planned.epochs / 40)),
             logging_nan_inf_filter=False,  # a loss that is no number must be seen
             include_num_input_tokens_seen="all",  # there is no padding: all are real
             save_strategy="no",  # the callback says when
@@ -145,7 +150,8 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
 
     # Train: from the last whole checkpoint, if there is one.
     if trainer.is_world_process_zero():
-        print_plan(config, inputs, data, tokenizer, machine, trainer, found and found[0])
+        print(machine.attention_in_words)
+        print_plan(planned, inputs, data, tokenizer, machine, trainer, found and found[0])
         work.mkdir(parents=True, exist_ok=True)
         checkpoints.keep_only(work, found and found[0])
     trainer.accelerator.wait_for_everyone()
@@ -153,18 +159,34 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
         trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
 
     # Save: the whole folder at once, then the checkpoints go.
+    weights = trainer.whole_weights() if config.method == "full" else None
     if trainer.is_world_process_zero():
-        metrics = measure(config, data, machine, trainer, progress)
+        metrics = measure(planned, data, machine, trainer, progress)
         with checkpoints.naming_full_disk(work.parent):
-            export(folder, trainer.model, config, inputs, metrics)
+            export(folder, trainer.model, tokenizer, weights, config, inputs, metrics)
         shutil.rmtree(work, ignore_errors=True)
         print(
             f"{config.output}: {metrics['steps']} steps in {metrics['seconds']:.0f} s, "
             f"{metrics['tokens_per_second']} tokens/s, final loss {metrics['final_loss']}, "
-            f"accuracy {metrics['final_accuracy']}; adapter in {folder}",
+            f"accuracy {metrics['final_accuracy']}; {what_is_made(config)} in {folder}",
             flush=True,
         )
     trainer.end()
+
+
+def what_is_made(config: SFTConfig) -> str:
+    """A word for the lines that say where it is."""
+    return "model" if config.method == "full" else "adapter"
+
+
+def is_whole_model(folder: Path, stamp: dict[str, Any]) -> bool:
+    """What ``is_done`` asks of an adapter, asked of a model."""
+    try:
+        done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    there = any(folder.glob("model*.safetensors"))
+    return there and {name: done.get(name) for name in stamp} == stamp
 
 
 if __name__ == "__main__":

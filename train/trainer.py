@@ -53,6 +53,11 @@ class Trainer(SFTTrainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def whole_weights(self) -> dict[str, torch.Tensor]:
+        """All weights, gathered if they are sharded; every process must ask, the first has them."""
+        weights: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model)
+        return weights
+
 
 class Progress(TrainerCallback):
     """One line a log, a checkpoint every ``save_seconds``, an end before ``max_seconds``.

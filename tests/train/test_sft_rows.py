@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from data_gen.tasks import make_window
+from rlm_executor import RLM, OpenAILM, RLMCard, Trajectory
 from rlm_executor.errors import InputError
+from tests.standin import build_tokenizer
 from tests.train import tiny
 from train import rows
 
@@ -85,14 +89,13 @@ def test_a_dataset_that_is_none_is_named(tmp_path: Path):
         rows.read_turns(path)
 
 
-def test_a_template_that_ends_turns_otherwise_is_refused(tokenizer: PreTrainedTokenizerBase):
-    stop = tokenizer.eos_token
+def test_a_template_that_ends_turns_otherwise_is_refused(tmp_path: Path):
+    build_tokenizer(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert rows.stop_token(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
     tokenizer.eos_token = "<|endoftext|>"
-    try:
-        with pytest.raises(InputError, match="ends a turn with '<|im_end|>' and its eos token"):
-            rows.stop_token(tokenizer)
-    finally:
-        tokenizer.eos_token = stop
+    with pytest.raises(InputError, match=r"ends a turn with '<\|im_end\|>' and its eos token"):
+        rows.stop_token(tokenizer)
 
 
 def test_a_row_is_shown_with_its_trained_part_marked(tokenizer: PreTrainedTokenizerBase):
@@ -103,24 +106,62 @@ def test_a_row_is_shown_with_its_trained_part_marked(tokenizer: PreTrainedTokeni
 
 
 @pytest.mark.real_vllm
-async def test_vllm_serves_the_ids_that_are_trained(vllm_base_url: str, base_folder: Path):
-    import httpx
-    from transformers import AutoTokenizer
+@pytest.mark.real_sandbox
+@pytest.mark.parametrize("thinking", [False, True])
+async def test_vllm_told_the_ids_that_are_trained(
+    vllm_base_url: str, base_folder: Path, tmp_path: Path, thinking: bool
+):
+    """Runs of the served base, recorded with the ids that vLLM read and wrote."""
+    options = {"enable_thinking": thinking}
+    card = RLMCard.model_validate(
+        {
+            "dialect": "answer-compact",
+            "sampling": {"temperature": 0, "chat_template_kwargs": options},
+            "limits": {"max_turns": 4, "max_tokens_per_turn": 96, "observation_chars": 200},
+        }
+    )
+    lm = OpenAILM(vllm_base_url, "base", return_token_ids=True)
+    journals = [tmp_path / f"{number}.jsonl" for number in range(6)]
+    async with asyncio.TaskGroup() as group:
+        for seed, journal in enumerate(journals):
+            window = make_window("niah", 1024, seed, 1)
+            run = RLM(lm, lm, card, journal=journal).run(window.tasks[0].question, window.text())
+            group.create_task(run)
+    await lm.aclose()
 
-    turns = tiny.turns(3)
-    data = rows.encode(turns, AutoTokenizer.from_pretrained(base_folder), 4096)
-    async with httpx.AsyncClient(timeout=600) as client:
-        for turn, row in zip(turns, data.kept, strict=True):
-            request = {
-                "model": "base",
-                "messages": turn["prompt"],
-                "chat_template_kwargs": turn["chat_template_kwargs"],
-                "return_token_ids": True,
-                "max_tokens": 1,
-            }
-            reply = await client.post(f"{vllm_base_url}/chat/completions", json=request)
-            served = reply.json()["prompt_token_ids"]
-            assert served == row.input_ids[: row.labels.count(rows.IGNORED)]
+    recorded = [Trajectory.read(journal) for journal in journals]
+    turns = [turn for trajectory in recorded for turn in trajectory.turns]
+    ends = [
+        row["finish_reason"]
+        for trajectory in recorded
+        for row in trajectory.turn_rows
+        if "error" not in row
+    ]
+    assert len(turns) >= 2 * len(journals)  # later turns, too
+    student = AutoTokenizer.from_pretrained(base_folder)
+    made = [
+        {
+            "prompt": turn.messages,
+            "completion": [{"role": "assistant", "content": turn.reply}],
+            "chat_template_kwargs": options,
+        }
+        for turn in turns
+    ]
+    # vLLM leaves control tokens out of the text. Qwen3's <think> is none; the tiny base's is.
+    control = {number for number, token in student.added_tokens_decoder.items() if token.special}
+    stopped = 0
+    for turn, end, row in zip(turns, ends, rows.encode(made, student, 10**6).kept, strict=True):
+        told, said = list(turn.prompt_token_ids or ()), list(turn.token_ids or ())
+        prompt, target = row.input_ids[: len(told)], row.input_ids[len(told) :]
+        assert prompt == told and row.target_tokens == len(target)
+        # A reply that was cut off at max_tokens has no stop token yet.
+        reply = said[:-1] if end == "stop" else said
+        assert end != "stop" or said[-1] == student.eos_token_id
+        assert thinking or not control & {*reply}
+        assert target == [*(token for token in reply if token not in control), target[-1]]
+        assert target[-1] == student.eos_token_id
+        stopped += end == "stop"
+    assert stopped >= len(journals)
 
 
 def test_a_reply_that_the_loop_would_cut_is_refused(tokenizer: PreTrainedTokenizerBase):

@@ -15,6 +15,9 @@ from tests.standin import VOCAB_SIZE, build_tokenizer
 
 SYSTEM = {"role": "system", "content": "Write code in ```repl blocks."}
 NO_THINKING = {"enable_thinking": False}
+CARD = RLMCard.model_validate(
+    {"dialect": {"like": "answer", "name": "tiny", "system": SYSTEM["content"]}}
+)
 
 
 def turn(question: str, answer: str) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def write_run(folder: Path, base: Path, **changes: Any) -> Path:
     # One row is longer than max_length allows.
     rows = [*turns(22), turn("What is here? " + "tawny otter " * 120, "nothing")]
     write_turns(folder / "data", rows)
-    RLMCard().save(folder / "data")
+    CARD.save(folder / "data")
     settings = {
         "base": str(base),
         "learning_rate": 0.01,
