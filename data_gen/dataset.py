@@ -19,17 +19,24 @@ from data_gen.rules import Verdict
 from rlm_executor import Trajectory
 from rlm_executor.files import read_jsonl, sha256_file, sha256_text, write_text_atomic
 
-NO_THINKING = {"enable_thinking": False}
 _MOST_BELOW = 1  # run below each run is trained on: they are many, and much alike
 Row = dict[str, Any]
 
 
-def turn_rows(row: Row, verdict: Verdict, trajectory: Trajectory) -> list[Row]:
+def turn_rows(
+    row: Row, verdict: Verdict, trajectory: Trajectory, template: dict[str, Any]
+) -> list[Row]:
     """The training rows of one kept run, as often as it is in the data.
 
     Runs that it has started are trained on with it: their turns are the student's, too.
+
+    Args:
+        row: the attempt.
+        verdict: its targets and copies.
+        trajectory: the run.
+        template: the chat template's arguments, as the card serves the student.
     """
-    own = {"task_id": row["task_id"], "family": row["family"]}
+    own = {"task_id": row["task_id"], "family": row["family"], "template": template}
     rows: list[Row] = []
     for copy in range(verdict.copies):
         run = row["run"] if not copy else f"{row['run']}#{copy + 1}"
@@ -46,7 +53,7 @@ def _rows(trajectory: Trajectory, targets: set[int], own: Row) -> list[Row]:
         {
             "prompt": turn.messages,
             "completion": [{"role": "assistant", "content": turn.reply}],
-            "chat_template_kwargs": NO_THINKING,
+            "chat_template_kwargs": own["template"] or None,
             "run": own["run"],
             "task_id": own["task_id"],
             "family": own["family"],
@@ -80,7 +87,8 @@ def write(folder: Path, kept: list[tuple[Row, Verdict]], config: GenerateConfig)
         if config.attempts == 1:
             row["run"] = row["task_id"]
         split = "-validation" if is_validation(row["task_id"], config.validation) else ""
-        tables[f"turns{split}"] += turn_rows(row, verdict, trajectory)
+        template = config.card.sampling.chat_template_kwargs or {}
+        tables[f"turns{split}"] += turn_rows(row, verdict, trajectory, template)
         tables[f"trajectories{split}"].append(_told(row, trajectory))
     write_parquet(folder / "dataset", tables)
     funnel = json.loads((folder / "funnel.json").read_text())

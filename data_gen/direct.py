@@ -25,6 +25,8 @@ from rlm_executor.cli import run_cli
 from rlm_executor.config import Config, load_config
 from rlm_executor.files import sha256_text
 
+NO_THINKING = {"enable_thinking": False}
+
 
 class DirectConfig(Config):
     """How many examples of which families, lengths (tokens, bytes/4; with weights) and seeds."""
@@ -82,7 +84,7 @@ def example(window: Window, text: str, task: Task) -> dict[str, Any]:
     return {
         "prompt": [{"role": "user", "content": f"{text}\n\n{task.question}"}],
         "completion": [{"role": "assistant", "content": answer}],
-        "chat_template_kwargs": dataset.NO_THINKING,
+        "chat_template_kwargs": NO_THINKING,
         "run": window.id,
         "task_id": task.id,
         "family": task.family,

@@ -46,6 +46,7 @@ class FilterConfig(Config):
     max_turn_chars: int | None = Field(default=None, gt=0)  # of a turn, its prompt included
     max_turn_tokens: int | None = Field(default=None, gt=0)  # instead, where tokens are counted
     no_error_turns: bool = False  # a turn that failed, or had nothing to run, is no target
+    no_cut_replies: bool = False  # nor one that max_tokens ended: it would learn to stop there
     no_lost_chunks: bool = False  # nor one whose sub-calls were sent without their piece of text
     keep_equal: int | None = Field(default=None, ge=1)  # runs of one family with the same program
     length_cap: int | None = Field(default=None, ge=1)  # runs of one length of context
@@ -63,6 +64,7 @@ PRESETS = {
         finished=True,
         max_turn_tokens=32_768,
         no_error_turns=True,
+        no_cut_replies=True,
         no_lost_chunks=True,
         keep_equal=20,
         length_cap=400,
@@ -77,7 +79,7 @@ ATTEMPT_RULES = (
     + ("score_zero", "single_turn", "below_min_score", "unfinished", "no_target")
     + ("not_replayed", "equal_program", "over_length_cap", "over_family_cap", "not_needed")
 )
-TURN_RULES = ("over_window", "error_turn", "lost_chunk")
+TURN_RULES = ("over_window", "error_turn", "cut_reply", "lost_chunk")
 
 
 class Dropped(NamedTuple):
@@ -159,10 +161,14 @@ def judge(
         excerpt = turns[-1].reply[-_EXCERPT:] if turns else ""
         return replace(verdict, dropped=Dropped(rule, None, excerpt), copies=0)
     lost = _lost_chunks(trajectory, context) if config.no_lost_chunks else {}
+    replied = [turn for turn in trajectory.turn_rows if "error" not in turn]
+    cut = {at for at, turn in enumerate(replied) if turn["finish_reason"] == "length"}
     targets: list[int] = []
     dropped: list[Dropped] = []
     for index, turn in enumerate(turns):
         bad = _turn_rule(index, turn, config, lost, count)
+        if bad is None and config.no_cut_replies and index in cut:
+            bad = Dropped("cut_reply", index, turn.reply[-_EXCERPT:])
         targets += [] if bad else [index]
         dropped += [bad] if bad else []
     verdict = replace(verdict, targets=tuple(targets), turns_dropped=tuple(dropped))

@@ -44,6 +44,15 @@ def trajectory(
     return Trajectory(rows)
 
 
+def test_a_reply_that_max_tokens_ended_is_no_target() -> None:
+    run = trajectory(replies=3)
+    run.turn_rows[1]["finish_reason"] = "length"
+    verdict = judge(ROW, run, FilterConfig(no_cut_replies=True))
+    assert verdict.targets == (0, 2)
+    assert [(drop.rule, drop.turn) for drop in verdict.turns_dropped] == [("cut_reply", 1)]
+    assert judge(ROW, run, FilterConfig()).targets == (0, 1, 2)
+
+
 def rule_of(config: FilterConfig, **change: Any) -> str:
     verdict = judge({**ROW, **change}, trajectory(), config)
     assert (verdict.copies == 0) == (verdict.dropped is not None)
