@@ -77,7 +77,9 @@ class Transport:
         self.pace, self._faults = pace, faults
         self._timeout_s, self._retries = timeout_s, retries
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # ``pace`` is what limits
+            # ``pace`` is what limits. uvicorn (vLLM's) closes what is idle for 5 s: a request on a
+            # connection that is closed just then would be lost, and counted as perhaps worked on.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
             headers={"authorization": f"Bearer {api_key}", "content-type": "application/json"},
             timeout=aiohttp.ClientTimeout(total=None),
             proxy=_proxy_to(base_url),

@@ -51,6 +51,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log)
 
 
+@pytest.fixture(scope="session")
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether everything was asked for, `make test ARGS="-m ''"`: sizes are the stated ones then.
+
+    Without it the same tests run smaller, so that `make test` stays within its time.
+    """
+    return request.config.getoption("-m") != "not by_hand"
+
+
 @functools.cache
 def _asks_for_vllm(path: Path) -> bool:
     text = path.read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from tests.train.qwen3 import real_tokenizer
 from train import rows
 
 ROOT = Path(__file__).resolve().parents[2]
-ATTEMPTS, RUNS = 260, 200  # made, and kept at least
+THOROUGH, QUICK = (260, 200), (90, 60)  # runs made, and kept at least
 THINK = "<think>\nThe lines are short, so I look first.\n</think>\n\n"
 pytestmark = [pytest.mark.slow, pytest.mark.real_sandbox]
 
@@ -42,12 +42,16 @@ class Recorded:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Recorded]:
+def recorded(tmp_path_factory: pytest.TempPathFactory, thorough: bool) -> list[Recorded]:
     """Every row of the dataset that the scripted experts make, as `make data` makes it."""
     run = tmp_path_factory.mktemp("law")
+    attempts, runs = THOROUGH if thorough else QUICK
     config = ROOT / "configs" / "data" / "thousand.yaml"
     command = [sys.executable, "-m", "data_gen.generate", "--config", config, "--run", run]
-    changes = ("keep=null", f"tasks={ATTEMPTS}", "lengths=[1024]", "validation=0", "evaluation=[]")
+    # Those with few sub-calls, and some with runs below.
+    families = "families={ruler: 1, hops: 1, codeqa: 1, pro: 1, straddle: 1, deep: 0.3}"
+    changes = ("keep=null", f"tasks={attempts}", "lengths=[1024]", "validation=0", "evaluation=[]")
+    changes += (families,)
     overrides = [word for change in changes for word in ("--set", change)]
     subprocess.run([*command, *overrides], cwd=ROOT, check=True, timeout=900)
     folder = run / "data"
@@ -60,7 +64,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Recorded]:
         turns, index = trajectory.turns, row["turn"]
         later = turns[index + 1].messages if index + 1 < len(turns) else None
         found.append(Recorded(row, turns[index].messages, turns[index].reply, later))
-    assert len({one.row["task_id"] for one in found}) >= RUNS
+    assert len({one.row["task_id"] for one in found}) >= runs
     return found
 
 
@@ -136,7 +140,7 @@ def test_trained_ids_are_served_ids(
         assert after[: len(before)] == before
         assert after[place : place + len(reply) + 2] == [*reply, line_end, start]
         followed += 1
-    assert followed >= RUNS
+    assert followed >= QUICK[1]  # next turns that were compared
 
 
 def test_a_row_is_the_end_of_a_conversation_as_the_template_writes_it(

@@ -250,7 +250,7 @@ def greedy(engine: Engine, model: str, prompts: list[str]) -> list[list[int]]:
         return list(pool.map(ask, prompts))
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.real_vllm
 def test_vllm_answers_the_same_with_merged_weights_and_with_the_adapter(tmp_path: Path):
     base = build_base(tmp_path / "tiny")

@@ -281,25 +281,3 @@ def test_an_unknown_name_is_one_line_and_exit_code_2(tmp_path: Path):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "num_gpus" in done.stderr
-
-
-@pytest.mark.slow
-def test_the_flags_read_from_the_source_are_those_of_the_parser():
-    """vLLM's own parser, which takes a minute to import."""
-    script = """
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-actions = make_arg_parser(FlexibleArgumentParser())._actions
-print("FLAGS", *{flag for action in actions for flag in action.option_strings})
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=400
-    )
-    line = next(line for line in done.stdout.splitlines() if line.startswith("FLAGS"))
-    real = {flag for flag in line.split()[1:] if flag.startswith("--")}
-    spec = plan.importlib.util.find_spec("vllm")
-    read = plan.server_flags(Path(spec.submodule_search_locations[0]))
-    assert len(real) > 200
-    assert real - read == {"--help"}
-    config = load_config(SFTConfig, RECIPES[1])
-    assert "knows all" in plan.check_server(config, ROOT / "configs" / "serve" / "qwen3-8b.yaml")
