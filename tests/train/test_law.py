@@ -26,7 +26,7 @@ from tests.train.qwen3 import real_tokenizer
 from train import rows
 
 ROOT = Path(__file__).resolve().parents[2]
-THOROUGH, QUICK = (260, 200), (90, 60)  # runs made, and kept at least
+THOROUGH, QUICK = (260, 200), (60, 40)  # runs made, and kept at least
 THINK = "<think>\nThe lines are short, so I look first.\n</think>\n\n"
 pytestmark = [pytest.mark.slow, pytest.mark.real_sandbox]
 

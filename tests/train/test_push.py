@@ -132,7 +132,7 @@ def test_by_xet_as_users_send_and_nothing_twice(hub, run):
     assert code == 0 and len(hub.blocks) == 1 and len(repo.commits) == 1, said
 
 
-@pytest.mark.slow  # the client tries six times, with pauses, before it gives up
+@pytest.mark.by_hand  # the client tries six times, with pauses, before it gives up
 def test_after_a_cut_connection_only_what_is_missing_goes(hub, run):
     hub.cut = len(SHARD)
     code, said = call(hub.url, run, "--repo", "me/big", "--what", "merged", "--send")
