@@ -47,10 +47,20 @@ def _contexts(config: GenerateConfig, ids: set[str]) -> dict[str, str]:
     return {task.id: window.text() for window in windows for task in window.tasks if task.id in ids}
 
 
+def find(one: Evaluation) -> real.RealSet | None:
+    """A real set, its files checked; None: the tasks are made here.
+
+    Raises:
+        InputError: the files are not what they should be.
+    """
+    return real.load(one.name, real.configure(one.name, one.real)) if not one.families else None
+
+
 def _texts(one: Evaluation) -> Iterator[tuple[str, str]]:
     """Task ids, each with its question and its context."""
-    if one.real:
-        for window in real.load(one.name, real.configure(one.name, one.real)):
+    found = find(one)
+    if found is not None:
+        for window in found:
             text = window.text()[:_MOST_CHARS]
             for task in window.tasks:
                 yield task.id, f"{task.question}\n{text}"

@@ -24,7 +24,7 @@ from typing import Any
 from data_gen import dataset, plan
 from data_gen.attempts import Attempts
 from data_gen.config import GenerateConfig
-from data_gen.evaluations import compared
+from data_gen.evaluations import compared, find
 from data_gen.funnel import Funnel
 from data_gen.progress import Progress
 from data_gen.purse import Purse
@@ -64,10 +64,18 @@ def main() -> int:
     if dataset.is_done(folder, digest):
         print(f"data: done before, the dataset is in {folder}")
         return 0
+    for evaluation in config.evaluation:  # what is missing is told before anything is spent
+        find(evaluation)
     _own_folder(config, folder)
     started = time.monotonic()
     generation = Generation(config, folder)
     made = asyncio.run(generation.run())
+    if not made.kept:
+        write_json_atomic(folder / "funnel.json", made.told())
+        raise InputError(
+            f"none of {len(made.rows)} attempts is kept; {folder / 'funnel.json'} says which rules "
+            "dropped them, with examples: mend the teacher or the `filter` (attempts stay)"
+        )
     funnel = {**made.told(), "contamination": compared(config, made.kept, folder)}
     write_json_atomic(folder / "funnel.json", funnel)
     config.card.save(folder)
@@ -84,7 +92,9 @@ def main() -> int:
 def _own_folder(config: GenerateConfig, folder: Path) -> None:
     """Start afresh if what lies here came from other attempts; what was paid for is not deleted."""
     stamp, digest = folder / "config.sha256", config.attempts_sha256()
-    if folder.exists() and (not stamp.exists() or stamp.read_text() != digest):
+    if folder.exists() and not stamp.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} holds other files than a generation's; give another --run")
+    if stamp.exists() and stamp.read_text() != digest:
         paid = any(row.get("dollars") for row in read_jsonl(folder / "attempts.jsonl"))
         if paid or (config.teacher.kind == "endpoint" and (folder / "attempts.jsonl").exists()):
             raise InputError(
@@ -174,7 +184,9 @@ class Generation:
                 await self._wave(range(start, end), attempts, tasks, purse, progress)
                 made = [self._rows[index] for index in range(end) if index in self._rows]
                 if purse.empty:
-                    self._short = f"max_dollars={config.max_dollars} is used up; {_GO_ON}"
+                    self._short = (
+                        f"max_dollars={config.max_dollars} is used up; raise it and {_GO_ON}"
+                    )
                     break
                 if config.keep is not None and self._kept(made) == config.keep:
                     break

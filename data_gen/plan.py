@@ -7,6 +7,7 @@ and the most that its limits allow.
 from __future__ import annotations
 
 from data_gen.config import Expected, GenerateConfig
+from data_gen.evaluations import find
 from data_gen.rules import FilterConfig
 from data_gen.supply import Real, Supply, supply
 from rlm_executor import Price, Usage
@@ -24,6 +25,8 @@ def show(config: GenerateConfig) -> str:
         tasks = supply(config)
         config.teacher.api_key()
         config.leaf.api_key()
+        for evaluation in config.evaluation:
+            find(evaluation)
     except RLMError as error:
         problems.append(str(error))
     count = config.tasks if tasks is None else tasks.count

@@ -172,6 +172,37 @@ def test_paid_attempts_are_not_deleted(tmp_path: Path) -> None:
     assert (folder / "attempts.jsonl").exists()
 
 
+def generated(run: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "data_gen.generate", "--config", str(THOUSAND)]
+    sets = [word for one in overrides for word in ("--set", one)]
+    return subprocess.run(
+        [*command, "--run", str(run), *sets], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.txt").write_text("mine")
+    done = generated(tmp_path)
+    assert done.returncode == 2 and "holds other files" in done.stderr
+    assert (tmp_path / "data" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.real_sandbox
+def test_nothing_kept_says_where_to_look(tmp_path: Path) -> None:
+    small = ("keep=null", "tasks=3", "lengths=[1024]", "tokenizer=''", "families={hops: 1}")
+    done = generated(tmp_path, *small, "filter={min_turns: 50}")
+    assert done.returncode == 2 and "none of 3 attempts is kept" in done.stderr
+    assert json.loads((tmp_path / "data" / "funnel.json").read_text())["dropped"]
+
+
+def test_a_missing_evaluation_set_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    missing = "evaluation=[{name: longbench-v2, real: {path: none.json}}]"
+    done = generated(tmp_path, missing)
+    assert done.returncode == 2 and "none.json does not exist" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
