@@ -143,6 +143,11 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# No place is called as a question begins: "Give" is one in ten thousand made-up names.
+_ASKING = {
+    word for asked in QUESTIONS.values() for text in asked for word in re.findall(r"\w+", text)
+}
+
 
 @dataclass(frozen=True)
 class Skin:
@@ -235,7 +240,7 @@ class _Plan:
         self.stride = stride
         self.kind, self._other_kind = rng.sample(self.words.kinds, 2)
         self.things, self._other_things = rng.sample(self.words.things, 2)
-        self._taken = {*self.words.people}
+        self._taken = {*self.words.people, *_ASKING}
         self._numbers = iter(rng.sample(VALUES, len(VALUES)))  # no two alike
         self.values: dict[str, int] = {}
         for _ in range(count):

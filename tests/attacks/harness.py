@@ -45,6 +45,7 @@ AT_ONCE = 4
 LONGEST_SECONDS = 20.0  # of one attack
 MAX_GROWTH = 600 << 20  # bytes that attacks may cost the host, all together
 CALLS_ALLOWED = 10
+PAUSES = 5  # between two cells, of which one has to be still
 
 # What Docker's default profile denies of the calls above, on x86_64.
 DOCKER_DENIED = [
@@ -294,17 +295,21 @@ async def spun(repl: Repl) -> str:
     """How a thread got on between two cells, against as long a time within one.
 
     It runs on for the moment that passes between a cell's end and its stop: on a busy machine that
-    is thousands of rounds, but a small part of half a second's.
+    may be most of one pause, but not of each of several.
     """
     within = await repl.execute(
         "before = ticks[0]\ntime.sleep(0.5)\nprint(ticks[0] - before)", deadline=soon()
     )
     read = "print(ticks[0])"
-    first = await repl.execute(read, deadline=soon())
-    await asyncio.sleep(0.5)
-    second = await repl.execute(read, deadline=soon())
-    ticks, running = int(second.output) - int(first.output), int(within.output)
-    return "" if ticks < running / 5 else f"it ran on between the cells: {ticks} of {running} ticks"
+    least = running = int(within.output)
+    for _ in range(PAUSES):
+        first = await repl.execute(read, deadline=soon())
+        await asyncio.sleep(0.5)
+        second = await repl.execute(read, deadline=soon())
+        least = min(least, int(second.output) - int(first.output))
+        if least < running / 5:
+            return ""
+    return f"it ran on between the cells: {least} of {running} ticks"
 
 
 def resident() -> int:

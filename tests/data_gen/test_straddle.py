@@ -131,6 +131,13 @@ def test_every_fact_lies_across_a_multiple_of_the_stride(seed: int, length: int)
     assert not any(read(part, window) for part in parts)
 
 
+def test_no_place_is_called_as_a_question_begins() -> None:
+    window = straddle.make_window(2**13, 68_516, 2)  # "Give" was one of its places
+    asked = {word for task in window.tasks for word in task.question.split()}
+    assert not {"Give", "List", "Name"} & (asked & set(window.facts["values"]))
+    assert not {"Give", "List", "Name", "Count"} & set(window.facts["values"])
+
+
 def test_facts_are_at_most_sixty_and_long_windows_are_streamed() -> None:
     for power in range(9, 25):
         n_bytes = 4 * 2**power
