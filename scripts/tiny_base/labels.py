@@ -47,14 +47,15 @@ def label(rng: random.Random, words: Words, kind: str, most: int, least: int = 1
     else:
         labels, glossary, pairs = _square(rng, words, count, renamed=kind == "renamed")
     ask = rng.choice(words.of(_PROMPTS, _PROMPTS_HELD_OUT)).format(labels=", ".join(labels))
-    lines = words.bullets(rng, [line for line, _ in pairs])
-    answer = "\n".join(label for _, label in pairs)
+    lines = words.bullets(rng, [line for line, _, _ in pairs])
+    answer = "\n".join(label for _, _, label in pairs)
+    about = (tuple((line, word) for line, word, _ in pairs),)
     given = f"{glossary}\n\n{lines}" if glossary else lines
     if rng.random() < 1 - 0.3 * words.breadth:  # as data_gen/expert.py asks
         head = f"{ask}\n\n{given}" if rng.random() < 0.5 or not glossary else (
             f"{glossary}\n\n{ask}\n\n{lines}")  # fmt: skip
-        return Case(head, [("", answer)])
-    return Case(given, [(ask, answer)])
+        return Case(head, [("", answer)], about)
+    return Case(given, [(ask, answer)], about)
 
 
 def _things(rng: random.Random, words: Words, count: int) -> tuple[list[str], list]:
@@ -66,7 +67,7 @@ def _things(rng: random.Random, words: Words, count: int) -> tuple[list[str], li
         label = rng.choice(labels)
         thing = rng.choice(lexicon.CATEGORIES[label])
         line = thing if bare else rng.choice(frames).format(name=words.name(rng), thing=thing)
-        pairs.append((line, label))
+        pairs.append((line, thing, label))
     return labels, pairs
 
 
@@ -79,7 +80,7 @@ def _glossary(rng: random.Random, words: Words, count: int) -> tuple[list[str], 
         index = rng.randrange(len(labels))
         thing = rng.choice(terms[index])
         line = rng.choice(frames).format(name=words.name(rng), thing=thing)
-        pairs.append((line, labels[index]))
+        pairs.append((line, thing, labels[index]))
     return labels, _explain(rng, words, labels, terms), pairs
 
 
@@ -102,12 +103,12 @@ def _square(
 
 def _square_line(
     rng: random.Random, words: Words, made: LabelSet, new_words: tuple
-) -> tuple[str, str]:
+) -> tuple[str, str, str]:
     first, second = rng.randrange(len(made.first)), rng.randrange(len(made.second))
     line = made.line(
         rng, first, second, words.name(rng), held_out=words.held_out, new_words=new_words
     )
-    return line, made.label(first, second)
+    return line, line, made.label(first, second)
 
 
 def _new_labels(rng: random.Random, words: Words, count: int) -> list[str]:

@@ -136,6 +136,13 @@ def begin_with_recall(model: Qwen3ForCausalLM) -> None:
     second.k_proj.weight[slow, 1:] = before.T[: len(slow)]
     second.v_proj.weight[:size, 1:] = reads.T
     second.o_proj.weight[1:, :size] = 0.5 * reads
+    # The third and fourth copy what they look at; where, is learned (``pretrain.Pointers``).
+    for layer, into in ((2, before), (3, reads)):
+        attention = model.model.layers[layer].self_attn
+        attention.v_proj.weight[:size, 1:] = reads.T
+        attention.o_proj.weight[1:, :size] = (0.7 if layer == 3 else 0.1) * into
+        attention.q_norm.weight.fill_(1.4)
+        attention.k_norm.weight.fill_(1.4)
     for head in heads:
         first.q_proj.weight[head * size : head * size + 4, 0] = 1.0
         second.q_proj.weight[head * size + slow, 1:] = finds.T[: len(slow)]

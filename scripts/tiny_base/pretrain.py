@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from train.machine import has_fast_bf16
 
 SAVE_SECONDS = 300
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
+POINTER_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Batch(NamedTuple):
     ids: torch.Tensor
     weights: torch.Tensor
     spans: list[tuple[str, int, int, int]]  # kind, row, first token, end
+    pointers: torch.Tensor  # (pointers, 4): head, row, place that predicts, place where it stands
 
 
 def make_batch(
@@ -80,9 +83,10 @@ def make_batch(
     ids: list[list[int]] = [[] for _ in range(plan.step_tokens // length)]
     weights: list[list[float]] = [[] for _ in ids]
     spans: list[tuple[str, int, int, int]] = []
+    pointers: list[tuple[int, int, int, int]] = []
     failures = 0
     while failures < 12 and min(map(len, ids)) < length - 16:
-        kind, more, learned = mixture.encoded(tokenizer, progress, length)
+        kind, more, learned, pointed = mixture.encoded(tokenizer, progress, length)
         more, learned = [*more, tokenizer.pad_token_id], [*learned, False]
         fitting = [row for row in range(len(ids)) if len(ids[row]) + len(more) <= length]
         if not fitting:
@@ -90,6 +94,8 @@ def make_batch(
             continue
         best = max(fitting, key=lambda row: len(ids[row]))
         weight = max(1, sum(learned)) ** -0.5
+        start = len(ids[best])
+        pointers += [(head, best, start + a, start + b) for head, a, b in pointed]
         spans.append((kind, best, len(ids[best]), len(ids[best]) + len(more)))
         ids[best] += more
         weights[best] += [weight * on for on in learned]
@@ -97,7 +103,12 @@ def make_batch(
         gap = length - len(row)
         row += [tokenizer.pad_token_id] * gap
         weighed += [0.0] * gap
-    return Batch(torch.tensor(ids), torch.tensor(weights), spans)
+    return Batch(
+        torch.tensor(ids),
+        torch.tensor(weights),
+        spans,
+        torch.tensor(pointers, dtype=torch.long).view(-1, 4),
+    )
 
 
 class Batches:
@@ -123,9 +134,14 @@ class Batches:
             step = done.ahead[-1][0] + 1 if done.ahead else done.step
             done.ahead.append((step, copy.deepcopy(done.pace)))
             self._made.append(self._pool.submit(_work, *done.ahead[-1]))
-        ids, weights, spans = self._made.popleft().result()
+        ids, weights, spans, pointers = self._made.popleft().result()
         done.ahead.popleft()
-        return Batch(torch.from_numpy(ids).long(), torch.from_numpy(weights), spans)
+        return Batch(
+            torch.from_numpy(ids).long(),
+            torch.from_numpy(weights),
+            spans,
+            torch.from_numpy(pointers).long(),
+        )
 
     def close(self) -> None:
         """End the workers."""
@@ -141,9 +157,10 @@ def _begin_worker(*made: Any) -> None:
     _worker[:] = made
 
 
-def _work(step: int, pace: Pace) -> tuple[Any, Any, Any]:
+def _work(step: int, pace: Pace) -> tuple[Any, ...]:
     batch = make_batch(*_worker, step, pace)  # type: ignore[call-arg]
-    return batch.ids.short().numpy(), batch.weights.numpy(), batch.spans
+    pointers = batch.pointers.short().numpy()
+    return batch.ids.short().numpy(), batch.weights.numpy(), batch.spans, pointers
 
 
 def train(
@@ -183,8 +200,9 @@ def train(
 
     begun = saved = time.monotonic()
     first, before, losses = done.step, done.seconds, list[float]()
+    aims = list[list[float]]()
     steps = -(-plan.tokens // plan.step_tokens)
-    told = 50 * max(1, steps // 5000)
+    told = 25 * max(1, steps // 5000)
     batches = Batches(mixture, tokenizer, plan)
     try:
         while done.step < steps:
@@ -192,7 +210,8 @@ def train(
             progress = plan.progress(done.step)
             scale = min(1.0, (done.step + 1) / 40) * min(1.0, (1 - progress) / 0.5 + 0.02)
             loss, wrong = optimize(model, muon, adam, batch, scale)
-            losses.append(loss)
+            losses.append(loss[0])
+            aims.append(loss[1])
             done.pace.tell(
                 (kind, not wrong[row, start:end].any()) for kind, row, start, end in batch.spans
             )
@@ -202,10 +221,11 @@ def train(
             if done.step % told == 0:
                 tokens = done.step * plan.step_tokens
                 done.log.append({"tokens": tokens, "loss": sum(losses) / len(losses)})
-                losses = []
+                aim = [round(sum(a) / len(a), 2) for a in zip(*aims, strict=True)]
+                losses, aims = [], []
                 rate = (done.step - first) * plan.step_tokens / (done.seconds - before)
                 print(
-                    f"step={done.step} done={progress:.1%} loss={done.log[-1]['loss']:.3f} "
+                    f"step={done.step} done={progress:.1%} loss={done.log[-1]['loss']:.3f} aim={aim} "
                     f"tok/s={rate:.0f} seconds={done.seconds:.0f} {done.pace}",
                     flush=True,
                 )
@@ -222,7 +242,7 @@ def train(
 
 def optimize(
     model: Qwen3ForCausalLM, muon: Muon, adam: torch.optim.AdamW, batch: Batch, scale: float
-) -> tuple[float, torch.Tensor]:
+) -> tuple[tuple[float, list[float]], torch.Tensor]:
     """One step.
 
     Returns:
@@ -234,13 +254,15 @@ def optimize(
     learned = weights[:, 1:] > 0
     targets, weight = ids[:, 1:][learned], weights[:, 1:][learned]
     fast = device.type == "cuda" or has_fast_bf16()
-    with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+    pointer = Pointers(model)
+    with torch.autocast(device.type, torch.bfloat16, enabled=fast), pointer:
         output = model.model(input_ids=ids, use_cache=False).last_hidden_state
         # The head runs on learned positions only: three in four tokens are prompt.
         logits = model.lm_head(output[:, :-1][learned])
     losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
     loss = (losses * weight).sum() / weight.sum()
-    loss.backward()
+    aimed = torch.stack(pointer.loss(weights, batch.pointers.to(device)))
+    (loss + POINTER_WEIGHT * aimed.sum()).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     adam.param_groups[0]["lr"] = ADAM_RATE * scale
     adam.step()
@@ -248,7 +270,76 @@ def optimize(
     model.zero_grad(set_to_none=True)
     wrong = torch.zeros(ids.shape, dtype=torch.bool)
     wrong[:, 1:][learned.cpu()] = (logits.argmax(-1) != targets).cpu()
-    return loss.item(), wrong
+    return (loss.item(), aimed.tolist()), wrong
+
+
+class Pointers:
+    """Teaches three heads where to look: at what a line of the answer speaks of, at the place in
+    the prompt that the next token is taken from, and from there at what it belongs to.
+
+    What a look-up needs beyond copying is the choice of the item. From the loss of the answer alone
+    a head finds it after millions of tokens; told the place, it is a choice among the tokens of the
+    prompt, with a gradient from the first step.
+    """
+
+    LAYERS = (3, 2, 1)  # and which query head of each
+    HEADS = (0, 0, 2)
+
+    def __init__(self, model: Qwen3ForCausalLM) -> None:
+        self.attentions = [model.model.layers[layer].self_attn for layer in self.LAYERS]
+
+    def __enter__(self) -> Pointers:
+        self._seen: dict[int, Any] = {}
+        self._hooks = [
+            attention.register_forward_pre_hook(partial(self._keep, head), with_kwargs=True)
+            for head, attention in enumerate(self.attentions)
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _keep(self, head: int, _module: object, _args: object, kwargs: dict[str, Any]) -> None:
+        self._seen[head] = kwargs["hidden_states"], kwargs["position_embeddings"]
+
+    def loss(self, weights: torch.Tensor, pointers: torch.Tensor) -> list[torch.Tensor]:
+        """Of each head the mean of -log of the attention on the right places."""
+        return [
+            self._loss(head, weights, pointers[pointers[:, 0] == head, 1:])
+            for head in range(len(self.LAYERS))
+        ]
+
+    def _loss(self, head: int, weights: torch.Tensor, pointers: torch.Tensor) -> torch.Tensor:
+        attention, (hidden, (cos, sin)) = self.attentions[head], self._seen[head]
+        size = attention.head_dim
+        query, group = self.HEADS[head] * size, self.HEADS[head] // 2 * size
+        queries = attention.q_proj.weight[query : query + size]
+        keys = attention.k_proj.weight[group : group + size]
+        total, share = hidden.new_zeros(()), hidden.new_zeros(())
+        for row in pointers[:, 0].unique().tolist():
+            mine = pointers[pointers[:, 0] == row]
+            places, which = mine[:, 1].unique(return_inverse=True)
+            k = turn(attention.k_norm(hidden[row] @ keys.T), cos[0], sin[0])
+            q = turn(
+                attention.q_norm(hidden[row, places] @ queries.T), cos[0, places], sin[0, places]
+            )
+            scores = (q @ k.T).float() * size**-0.5
+            ahead = torch.arange(k.shape[0], device=k.device) > places[:, None]
+            scores = scores.masked_fill(ahead, float("-inf"))
+            right = torch.full_like(scores, float("-inf"))
+            right[which, mine[:, 2]] = scores[which, mine[:, 2]]
+            # What is bound stands in the prompt, which is not learned.
+            weight = weights[row, places + 1] if head != 2 else torch.ones_like(scores[:, 0])
+            total = total + (weight * (scores.logsumexp(1) - right.logsumexp(1))).sum()
+            share = share + weight.sum()
+        return total / share.clamp(min=1e-6)
+
+
+def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions on (tokens, head size)."""
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
 
 
 class Muon:

@@ -27,10 +27,15 @@ _IDENTIFIER = re.compile(r"\b[A-Za-z_]\w{2,}")
 
 @dataclass(frozen=True)
 class Case:
-    """What is given, and ``(asked, answer)`` pairs about it."""
+    """What is given, and ``(asked, answer)`` pairs about it.
+
+    ``about`` says of each line of each answer what it speaks of: a line of what is given, and the
+    word in it that decides; or what was asked for, as the question writes it. Empty: not told.
+    """
 
     given: str
     turns: list[tuple[str, str]]
+    about: tuple[tuple[tuple[str, str], ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,8 @@ class Skills:
         given = "\n".join(f"{left}{title}{right}\n{body}" for title, body in passages.items())
         titles = self._some(rng, list(passages), size.turns)
         asks = self.words.of(wordings.PASSAGE, wordings.PASSAGE_HELD_OUT)
-        return Case(given, [(rng.choice(asks).format(t), passages[t]) for t in titles])
+        turns = [(rng.choice(asks).format(t), passages[t]) for t in titles]
+        return Case(given, turns, tuple(((t, t),) for t in titles))
 
     # Look up ------------------------------------------------------------------------------------
 
@@ -140,20 +146,23 @@ class Skills:
             given = "\n".join(others)
         else:
             given = form or self.words.bullets(rng, lines)
-        turns = []
+        turns, about = [], []
         for key in self._some(rng, list(pairs), size.turns):
             kind = rng.random() / max(0.01, self.words.breadth)
             if kind < 0.25 and form is None:
                 asks = self.words.of(wordings.KEY_OF, wordings.KEY_OF_HELD_OUT)
                 turns.append((rng.choice(asks).format(pairs[key]), key))
+                about.append(((pairs[key], pairs[key]),))
             elif kind < 0.45 and len(pairs) > 2:
                 more = list(dict.fromkeys([key, *rng.sample(list(pairs), rng.randint(1, 2))]))
                 ask = rng.choice(self.words.of(wordings.VALUES_OF, wordings.VALUES_OF_HELD_OUT))
                 turns.append((ask.format(", ".join(more)), "\n".join(pairs[k] for k in more)))
+                about.append(tuple((k, k) for k in more))
             else:
                 asks = self.words.of(wordings.VALUE_OF, wordings.VALUE_OF_HELD_OUT)
                 turns.append((rng.choice(asks).format(key), pairs[key]))
-        return Case(given, turns)
+                about.append(((key, key),))
+        return Case(given, turns, tuple(about))
 
     def _pair_lines(
         self, rng: random.Random, pairs: dict[str, str]
@@ -183,7 +192,7 @@ class Skills:
             records.append([self._value(rng, kind) for kind in kinds])
             room -= sum(map(len, records[-1])) + 4 * len(kinds)
         given = self._table(rng, names, records)
-        turns = []
+        turns, about = [], []
         for record in self._some(rng, records, size.turns):
             asked, by = rng.sample(range(len(kinds)), 2) if len(kinds) > 1 else (0, 0)
             shown = [cell for other in records for cell in other]
@@ -193,11 +202,13 @@ class Skills:
                 if len(answer) > 500:
                     continue
                 turns.append((ask.format(f=names[asked]), answer))
+                about.append(())
             else:
                 ask = rng.choice(self.words.of(wordings.FIELD, wordings.FIELD_HELD_OUT))
                 ask = ask.format(f=names[asked], g=names[by], v=record[by])
                 turns.append((ask, record[asked]))
-        return Case(given, turns) if turns else self.extract(rng, size)
+                about.append(((record[by], record[by]),))
+        return Case(given, turns, tuple(about)) if turns else self.extract(rng, size)
 
     def _value(self, rng: random.Random, kind: str) -> str:
         if kind == "user":
@@ -269,7 +280,8 @@ class Skills:
         given = self.words.bullets(rng, [line for line, _ in lines])
         asks = (wordings.PICK, wordings.PICK, wordings.COMMON, wordings.SAME)[kind]
         ask = rng.choice(asks[-1:] if self.words.held_out else asks[:-1]).format(word=word)
-        return Case(given, [(ask, "\n".join(answer for _, answer in lines))])
+        about = tuple((line, line) for line, _ in lines)
+        return Case(given, [(ask, "\n".join(answer for _, answer in lines))], (about,))
 
     def _count(self, rng: random.Random, few: list[str], items: list[str], size: Size) -> Case:
         ask = rng.choice(self.words.of(wordings.HOW_MANY, wordings.HOW_MANY_HELD_OUT))
