@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import re
 import sysconfig
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,12 +14,10 @@ from data_gen.tasks import make_window
 from rlm_executor.errors import InputError
 from rlm_executor.files import sha256_text
 from scripts.tiny_base.labels import KINDS, label
+from scripts.tiny_base.pointers import About, Pointer, find_pointers
 from scripts.tiny_base.skills import Sample, Size, Skills
 from scripts.tiny_base.words import Words
 
-About = tuple[tuple[tuple[str, str], ...], ...]
-Pointer = tuple[int, int, int]
-"""Head, place that predicts, place that it should look at."""
 WINDOW = 4096
 # Share of each kind in rows up to 512 tokens, and in longer ones.
 SHARES: dict[str, tuple[float, float]] = {
@@ -116,10 +112,7 @@ class Mixture:
         ids, learned, answers = encode(tokenizer, sample, prompts_too)
         if prompts_too or not kind:
             return "", ids, learned, []
-        pointed = subjects(tokenizer, ids, answers, about)
-        known = {place for head, place, _ in pointed if head == 0}
-        pointed += [p for p in sources(ids, learned) if p[1] not in known]
-        return kind, ids, learned, pointed
+        return kind, ids, learned, find_pointers(tokenizer, ids, learned, answers, about)
 
     def sample(self, progress: float, row: int) -> tuple[str, Sample, About]:
         """The kind of one conversation or text that should fit ``row`` tokens, and its messages."""
@@ -224,114 +217,3 @@ def encode(
             ids += (more := tokenizer("\n")["input_ids"])
             learned += [False] * len(more)
     return ids, learned, answers
-
-
-def sources(ids: list[int], learned: list[bool]) -> list[Pointer]:
-    """Where each learned token is taken from, for head 0.
-
-    The answer is read as pieces of what stands before it, the longest first. A piece that stands in
-    more than 8 places tells nothing.
-    """
-    found: list[Pointer] = []
-    places: dict[int, list[int]] = {}
-    at = known = 0
-    while at < len(ids):
-        if not learned[at]:
-            at += 1
-            continue
-        begin = at  # of this answer
-        for place in range(known, begin):
-            places.setdefault(ids[place], []).append(place)
-        known = begin
-        while at < len(ids) and learned[at]:
-            held, size = places.get(ids[at], []), 1
-            while held and at + size < len(ids) and learned[at + size]:
-                longer = [p for p in held if p + size < begin and ids[p + size] == ids[at + size]]
-                if not longer:
-                    break
-                held, size = longer, size + 1
-            if 0 < len(held) <= 8:
-                found += [(0, at + i - 1, p + i) for i in range(size) for p in held]
-            at += size
-    return found
-
-
-def subjects(
-    tokenizer: PreTrainedTokenizerBase,
-    ids: list[int],
-    answers: Sequence[tuple[int, str]],
-    about: About,
-) -> list[Pointer]:
-    """What each line of the last answers speaks of, at its last token, for head 1.
-
-    And how that is bound to what is answered, where both stand in the prompt: whichever of the two
-    comes later can know the other. So its place is where head 0 should look, and from there head 2
-    at the earlier one.
-    """
-    found: list[Pointer] = []
-    for (start, text), lines in zip(answers[-len(about) :], about, strict=False):
-        if not lines or len(lines) != text.count("\n") + 1:
-            continue
-        spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        begins = [0, *(i + 1 for i, char in enumerate(text) if char == "\n")]
-        tokens = [bisect_right([a for a, _ in spans["offset_mapping"]], b) - 1 for b in begins]
-        after = 0
-        for (line, word), token, told in zip(lines, tokens, text.split("\n"), strict=True):
-            whole, part = _core(tokenizer, line), _core(tokenizer, word)
-            if line == word and (len(lines) == 1 or " " not in line):  # as the question writes it
-                place = _last(ids, whole, 0, start)
-            else:
-                place = _first(ids, whole, after, start)
-            if place < 0:
-                continue
-            after = place + len(whole)
-            inner = _last(ids, part, place, after)
-            if inner < 0:
-                continue
-            found.append((1, start + token - 1, inner + len(part) - 1))
-            if line == word and told.isdigit():  # one of the numbers that are compared
-                chosen = _first(ids, _core(tokenizer, told), place, after)
-                if chosen >= 0:
-                    found.append((0, start + token - 1, chosen))
-                    continue
-            bound = _bound(ids, part, _core(tokenizer, told), (place, after), start)
-            if bound is not None:
-                later, earlier = bound
-                found += [(0, start + token - 1, later), (2, later, earlier)]
-    return found
-
-
-def _bound(
-    ids: list[int], asked: list[int], told: list[int], without: tuple[int, int], end: int
-) -> tuple[int, int] | None:
-    """Places of the closest ``asked`` (its last token) and ``told`` (its first), later first."""
-    keys = [p for p in _all(ids, asked, end) if not without[0] <= p < without[1]]
-    values = _all(ids, told, end)
-    pairs = [(abs(v - k), k + len(asked) - 1, v) for k in keys for v in values if k != v]
-    if not pairs:
-        return None
-    distance, key, value = min(pairs)
-    return (max(key, value), min(key, value)) if distance < 150 else None
-
-
-def _core(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of ``text`` from its first letter or digit to its last, which stand so everywhere."""
-    inner = re.sub(r"^\W+|\W+$", "", text)
-    return tokenizer(inner, add_special_tokens=False)["input_ids"] if inner else [-1]
-
-
-def _all(ids: list[int], part: list[int], end: int) -> list[int]:
-    size = len(part)
-    return [
-        place
-        for place in range(end - size + 1)
-        if ids[place] == part[0] and ids[place : place + size] == part
-    ]
-
-
-def _first(ids: list[int], part: list[int], after: int, end: int) -> int:
-    return next((place for place in _all(ids, part, end) if place >= after), -1)
-
-
-def _last(ids: list[int], part: list[int], after: int, end: int) -> int:
-    return next((place for place in reversed(_all(ids, part, end)) if place >= after), -1)

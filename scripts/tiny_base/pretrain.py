@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from rlm_executor.errors import InputError
 from scripts.tiny_base.mixture import WINDOW, Mixture, Pace
+from scripts.tiny_base.pointers import Pointers
 from train.machine import has_fast_bf16
 
 SAVE_SECONDS = 300
@@ -271,75 +271,6 @@ def optimize(
     wrong = torch.zeros(ids.shape, dtype=torch.bool)
     wrong[:, 1:][learned.cpu()] = (logits.argmax(-1) != targets).cpu()
     return (loss.item(), aimed.tolist()), wrong
-
-
-class Pointers:
-    """Teaches three heads where to look: at what a line of the answer speaks of, at the place in
-    the prompt that the next token is taken from, and from there at what it belongs to.
-
-    What a look-up needs beyond copying is the choice of the item. From the loss of the answer alone
-    a head finds it after millions of tokens; told the place, it is a choice among the tokens of the
-    prompt, with a gradient from the first step.
-    """
-
-    LAYERS = (3, 2, 1)  # and which query head of each
-    HEADS = (0, 0, 2)
-
-    def __init__(self, model: Qwen3ForCausalLM) -> None:
-        self.attentions = [model.model.layers[layer].self_attn for layer in self.LAYERS]
-
-    def __enter__(self) -> Pointers:
-        self._seen: dict[int, Any] = {}
-        self._hooks = [
-            attention.register_forward_pre_hook(partial(self._keep, head), with_kwargs=True)
-            for head, attention in enumerate(self.attentions)
-        ]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def _keep(self, head: int, _module: object, _args: object, kwargs: dict[str, Any]) -> None:
-        self._seen[head] = kwargs["hidden_states"], kwargs["position_embeddings"]
-
-    def loss(self, weights: torch.Tensor, pointers: torch.Tensor) -> list[torch.Tensor]:
-        """Of each head the mean of -log of the attention on the right places."""
-        return [
-            self._loss(head, weights, pointers[pointers[:, 0] == head, 1:])
-            for head in range(len(self.LAYERS))
-        ]
-
-    def _loss(self, head: int, weights: torch.Tensor, pointers: torch.Tensor) -> torch.Tensor:
-        attention, (hidden, (cos, sin)) = self.attentions[head], self._seen[head]
-        size = attention.head_dim
-        query, group = self.HEADS[head] * size, self.HEADS[head] // 2 * size
-        queries = attention.q_proj.weight[query : query + size]
-        keys = attention.k_proj.weight[group : group + size]
-        total, share = hidden.new_zeros(()), hidden.new_zeros(())
-        for row in pointers[:, 0].unique().tolist():
-            mine = pointers[pointers[:, 0] == row]
-            places, which = mine[:, 1].unique(return_inverse=True)
-            k = turn(attention.k_norm(hidden[row] @ keys.T), cos[0], sin[0])
-            q = turn(
-                attention.q_norm(hidden[row, places] @ queries.T), cos[0, places], sin[0, places]
-            )
-            scores = (q @ k.T).float() * size**-0.5
-            ahead = torch.arange(k.shape[0], device=k.device) > places[:, None]
-            scores = scores.masked_fill(ahead, float("-inf"))
-            right = torch.full_like(scores, float("-inf"))
-            right[which, mine[:, 2]] = scores[which, mine[:, 2]]
-            # What is bound stands in the prompt, which is not learned.
-            weight = weights[row, places + 1] if head != 2 else torch.ones_like(scores[:, 0])
-            total = total + (weight * (scores.logsumexp(1) - right.logsumexp(1))).sum()
-            share = share + weight.sum()
-        return total / share.clamp(min=1e-6)
-
-
-def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions on (tokens, head size)."""
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
 
 
 class Muon:

@@ -20,6 +20,7 @@ from rlm_executor.errors import InputError
 from scripts.tiny_base import cases, labels, measure, pretrain, skills, wordings, words
 from scripts.tiny_base import model as model_module
 from scripts.tiny_base.mixture import Mixture, Pace, encode, recall
+from scripts.tiny_base.pointers import find_pointers
 from scripts.tiny_base.model import build_model, build_tokenizer
 
 SOURCE = ["import os\n\ndef first(path, count):\n    return os.listdir(path)[:count]\n" * 40]
@@ -58,7 +59,7 @@ def test_the_same_seed_gives_the_same_samples():
 def test_a_conversation_has_the_ids_of_the_chat_template(tokenizer):
     sample = [("system", "<1> is a"), ("user", "say b"), ("assistant", "b"), ("user", "and c")]
     answered = [*sample, ("assistant", "c")]
-    ids, learned = encode(tokenizer, answered, prompts_too=False)
+    ids, learned, answers = encode(tokenizer, answered, prompts_too=False)
     prompt = tokenizer.apply_chat_template(
         [{"role": role, "content": text} for role, text in sample],
         add_generation_prompt=True,
@@ -69,6 +70,9 @@ def test_a_conversation_has_the_ids_of_the_chat_template(tokenizer):
     assert tokenizer.decode([i for i, on in zip(ids, learned, strict=True) if on]) == (
         "b<|im_end|>c<|im_end|>"
     )
+    assert [(tokenizer.decode(ids[start]), text) for start, text in answers] == [
+        ("b", "b"), ("c", "c")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("step", [1, 30, 90])
@@ -76,22 +80,68 @@ def test_rows_are_whole_samples_within_the_row_length(tokenizer, step: int):
     mixture = Mixture(SOURCE)
     mixture.vocabulary = range(3, len(tokenizer))
     plan = pretrain.Plan(100 * 4096)
-    ids, weights, spans = pretrain.make_batch(mixture, tokenizer, plan, step, Pace())
+    ids, weights, spans, pointers = pretrain.make_batch(mixture, tokenizer, plan, step, Pace())
     assert ids.shape == weights.shape
     assert ids.numel() == plan.step_tokens
     assert (ids == tokenizer.pad_token_id).float().mean() < 0.2
     assert 0.05 < (weights > 0).float().mean() < 0.7
     assert not weights[ids == tokenizer.pad_token_id].any()
     assert all(weights[row, start:end].any() for _, row, start, end in spans)
+    heads, rows, places, aims = pointers.T
+    assert set(heads.tolist()) <= {0, 1, 2} and (aims < places).all()
+    assert (weights[rows[heads < 2], places[heads < 2] + 1] > 0).all()
 
 
 def test_a_level_rises_when_the_last_one_sits():
     pace = Pace()
-    assert pace.is_open("copy") and not pace.is_open("look_up")
+    assert pace.is_open("things") and not pace.is_open("squares")
     for _ in range(200):
-        pace.tell([("copy", True)] * 4 + [("look_up", False)])
-    assert pace.levels["copy"] > 0.3
-    assert pace.is_open("look_up") and pace.levels["look_up"] == 0
+        pace.tell([("things", True)] * 4 + [("squares", False)])
+    assert pace.levels["things"] > 0.3
+    assert pace.is_open("squares") and pace.levels["squares"] == 0
+
+
+def pointed(tokenizer, given: str, asked: str, answer: str, about) -> dict[int, list[tuple]]:
+    """Of each head, what is predicted and what it is told to look at, as texts."""
+    sample = [("user", f"{given}\n\n{asked}"), ("assistant", answer)]
+    ids, learned, answers = encode(tokenizer, sample, prompts_too=False)
+    told: dict[int, list[tuple]] = {0: [], 1: [], 2: []}
+    for head, place, aim in find_pointers(tokenizer, ids, learned, answers, about):
+        told[head].append((ids[place + 1], ids[aim], tokenizer.decode(ids[aim - 2 : aim + 1])))
+    return told
+
+
+def test_a_look_up_points_at_value_key_and_question(tokenizer):
+    told = pointed(tokenizer, "a: 5\nb: 6\nc: 7", "What is b?", "6", ((("b", "b"),),))
+    assert told[0][0][0] == told[0][0][1]  # the token that is looked at is the next one
+    assert told[0][0][2].endswith("b: 6")
+    assert told[1][0][2].endswith("is b") and told[2][0][2].endswith("\nb")
+
+
+def test_where_the_value_comes_first_the_key_is_looked_at(tokenizer):
+    told = pointed(tokenizer, "5 (a)\n6 (b)\n7 (c)", "What is b?", "6", ((("b", "b"),),))
+    assert told[0][0][2].endswith("(b") and told[2][0][2].endswith("6")
+
+
+def test_labels_point_at_their_lines(tokenizer):
+    about = ((("b b", "b"), ("a", "a")),)
+    told = pointed(tokenizer, "one: a\ntwo: b\n\nb b\na", "Labels?", "two\none", about)
+    assert [aim[2][-1] for aim in told[1]] == ["b", "a"]
+
+
+def test_every_kind_has_pointers(tokenizer):
+    mixture = Mixture(SOURCE, 3)
+    mixture.vocabulary = range(3, len(tokenizer))
+    seen: dict[str, set[int]] = {}
+    for _ in range(600):
+        kind, ids, learned, pointers = mixture.encoded(tokenizer, 0.4, 512)
+        seen.setdefault(kind, set()).update(head for head, _, _ in pointers)
+        assert all(learned[place + 1] for head, place, _ in pointers if head < 2)
+        assert all(ids[aim] == ids[place + 1] for head, place, aim in pointers
+                   if head == 0 and kind in ("copy", "fill", "substitute"))  # fmt: skip
+    assert seen.pop("") == set()
+    assert all(0 in heads for heads in seen.values())
+    assert all(seen[kind] >= {0, 1, 2} for kind in ("look_up", "extract", "glossary"))
 
 
 def test_recalled_pieces_have_stood_before():
