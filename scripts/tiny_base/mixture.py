@@ -121,7 +121,7 @@ class Mixture:
             return "", self.text(rng, int(CHARACTERS_PER_TOKEN * row * rng.random())), ()
         if row >= 1024 and rng.random() < 0.06:
             return "", direct(rng, {1024: 640, 2048: 1400}.get(row, 2600)), ()
-        kinds = [kind for kind in SHARES if progress > 0.12 or self.pace.is_open(kind)]
+        kinds = [kind for kind in SHARES if progress > 0.2 or self.pace.is_open(kind)]
         kind = rng.choices(kinds, [SHARES[kind][row > 512] for kind in kinds])[0]
         # Whatever the pace, the last third of the way shows cases of every length.
         level = max(self.pace.levels[kind], min(1.0, (progress - 0.5) * 4))
@@ -136,8 +136,8 @@ class Mixture:
     def _conversation(self, kind: str, level: float, room: int) -> tuple[Sample, About]:
         rng = self.rng
         if kind in KINDS:  # of labels
-            room = max(room, 300)
-            most = max(1, min(4 + int(16 * level), int(room / (CHARACTERS_PER_TOKEN * 22))))
+            room = max(room, 150)
+            most = max(1, min(2 + int(18 * level), int(room / (CHARACTERS_PER_TOKEN * 22))))
             case = label(rng, self.words, kind, most)
             asked, answer = case.turns[0]
             text = f"{case.given}\n\n{asked}" if asked else case.given

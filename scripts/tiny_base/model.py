@@ -140,7 +140,7 @@ def begin_with_recall(model: Qwen3ForCausalLM) -> None:
     for layer, into in ((2, before), (3, reads)):
         attention = model.model.layers[layer].self_attn
         attention.v_proj.weight[:size, 1:] = reads.T
-        attention.o_proj.weight[1:, :size] = (0.7 if layer == 3 else 0.1) * into
+        attention.o_proj.weight[1:, :size] = (0.5 if layer == 3 else 0.1) * into
         attention.q_norm.weight.fill_(1.4)
         attention.k_norm.weight.fill_(1.4)
     for head in heads:

@@ -27,7 +27,7 @@ from train.machine import has_fast_bf16
 
 SAVE_SECONDS = 300
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
-POINTER_WEIGHT = 0.5
+POINTER_WEIGHTS = (0.5, 0.15, 0.1)  # of the three heads of ``pointers.Pointers``
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def optimize(
     losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
     loss = (losses * weight).sum() / weight.sum()
     aimed = torch.stack(pointer.loss(weights, batch.pointers.to(device)))
-    (loss + POINTER_WEIGHT * aimed.sum()).backward()
+    (loss + (aimed * aimed.new_tensor(POINTER_WEIGHTS)).sum()).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     adam.param_groups[0]["lr"] = ADAM_RATE * scale
     adam.step()
