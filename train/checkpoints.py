@@ -19,6 +19,7 @@ from typing import Any
 from rlm_executor.files import write_json_atomic
 
 MARKER = "complete.json"
+WATCHED = "dev"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -51,9 +52,12 @@ def latest(folder: Path, fingerprint: str) -> tuple[Path, float] | None:
 
 
 def keep_only(folder: Path, kept: Path | None) -> None:
-    """Delete all other checkpoints: torn, outdated, or newer ones that can't be trusted."""
+    """Delete all other checkpoints: torn, outdated, or newer ones that can't be trusted.
+
+    What development sets have told (``train.watch``) stays with the checkpoint it belongs to.
+    """
     for path in folder.glob("*"):
-        if path != kept:
+        if path != kept and not (kept and path.name == WATCHED):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -35,11 +35,24 @@ class SFTConfig(Config):
     packing: Literal["tree", "turns"] = "tree"
     batch_size: int = Field(default=16, ge=1)  # examples an optimizer step, over all processes
     forward_size: int = Field(default=4, ge=1)  # of them in one forward pass of one process
+    # With tree, in place of forward_size: runs that are at most so many tokens together. A step is
+    # then as many of these bins as hold batch_size runs on average.
+    forward_tokens: int | None = Field(default=None, ge=1, exclude_if=lambda tokens: tokens is None)
     max_length: int = Field(gt=0)  # tokens; longer rows are counted and left out, never cut
     optimizer: str = "adamw_torch"  # a name that transformers knows
     max_minutes: float | None = Field(default=None, gt=0)  # None: as long as the epochs take
     save_seconds: float = Field(default=60, gt=0)  # between two checkpoints
     seed: int = 0
+    # How often in a run the loss on the rows that the dataset puts aside is measured; 0: never.
+    heldout_looks: int = Field(default=8, ge=0, exclude_if=lambda looks: looks == 8)
+    # An evaluation of development seeds that the loop answers with the weights of the moment
+    # (train/watch.py), by which server (null: one is started each time), and how often.
+    dev: str | None = Field(default=None, exclude_if=lambda path: path is None)
+    dev_server: str | None = Field(default=None, exclude_if=lambda server: server is None)
+    dev_steps: int = Field(default=50, ge=1, exclude_if=lambda steps: steps == 50)
+    report_to: Literal["tensorboard", "wandb", "none"] = Field(
+        default="tensorboard", exclude_if=lambda where: where == "tensorboard"
+    )
 
     @model_validator(mode="after")
     def _whole_forwards(self) -> Self:
@@ -48,6 +61,12 @@ class SFTConfig(Config):
                 f"batch_size {self.batch_size} must be a multiple of forward_size "
                 f"{self.forward_size}"
             )
+        if self.forward_tokens is not None and self.packing != "tree":
+            raise ValueError("forward_tokens fills trees; leave it out, or set packing: tree")
+        if self.dev is not None and self.method == "full":
+            raise ValueError("dev needs an adapter: vLLM exchanges no whole model; leave it out")
+        if self.dev_server is not None and self.dev is None:
+            raise ValueError("dev_server has no use without dev")
         return self
 
     def counted_in_epochs(self, examples: int) -> SFTConfig:
@@ -59,6 +78,11 @@ class SFTConfig(Config):
         if math.ceil(epochs * steps_an_epoch) > self.max_steps:  # rounding; steps are rounded up
             epochs = math.nextafter(epochs, 0)
         return self.model_copy(update={"epochs": epochs})
+
+    def counted_in_bins(self, runs: int, bins: int, processes: int) -> SFTConfig:
+        """The same run with a bin of runs as an example, one in a forward pass."""
+        a_step = max(1, round(self.batch_size * bins / runs / processes)) * processes
+        return self.model_copy(update={"batch_size": a_step, "forward_size": 1})
 
     def forwards_a_step(self, processes: int) -> int:
         """Forward passes of one process in an optimizer step.

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlm_executor import RLMCard
@@ -42,14 +43,12 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)
     settings_name = "config.json"
     if weights is None:
-        # Looking for resized embeddings would ask the hub; adapters on linear layers have none.
-        model.save_pretrained(str(partial), save_embedding_layers=False)
-        _name_the_base(partial / "adapter_config.json", inputs.base_name)
+        save_adapter(partial, model, inputs)
     else:
         settings_name = "sft.json"  # config.json is the model's own
         _save_whole(partial, model, tokenizer, weights)
-    if inputs.card is not None:
-        RLMCard.load(inputs.card).save(partial)
+        if inputs.card is not None:
+            RLMCard.load(inputs.card).save(partial)
     write_json_atomic(partial / "metrics.json", metrics)
     write_json_atomic(partial / settings_name, portable(config, inputs))
     write_text_atomic(partial / "README.md", model_card(config, inputs, metrics))
@@ -57,6 +56,20 @@ def export(
     write_json_atomic(partial / "done.json", done)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
+
+
+def save_adapter(folder: Path, model: PeftModel, inputs: Inputs) -> None:
+    """Adapter and RLM card: what a server needs."""
+    # Looking for resized embeddings would ask the hub; adapters on linear layers have none.
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    _name_the_base(folder / "adapter_config.json", inputs.base_name)
+    if inputs.card is not None:
+        RLMCard.load(inputs.card).save(folder)
+
+
+def load_adapter(folder: Path, model: PeftModel) -> None:
+    """The weights of an adapter that ``save_adapter`` wrote, into the model it was of."""
+    set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
 
 
 def _name_the_base(path: Path, base_name: str) -> None:

@@ -32,6 +32,7 @@ class Inputs:
     base_name: str  # as artefacts call it
     local: bool
     turns: Path
+    heldout: Path | None  # rows that the dataset puts aside
     card: Path | None
     stamp: dict[str, Any]
 
@@ -78,6 +79,7 @@ def find_inputs(config: SFTConfig, run: Path) -> Inputs:
         raise InputError(
             f"no dataset at {turns}; make it first (`make data`), or check `dataset` and --run"
         )
+    heldout = turns.with_name("turns-validation.parquet")
     card = source / "rlm.json"
     check_dataset(turns, RLMCard.load(card) if card.is_file() else None, run)
     return Inputs(
@@ -85,6 +87,7 @@ def find_inputs(config: SFTConfig, run: Path) -> Inputs:
         base_name=folder.name if local else config.base,
         local=local,
         turns=turns,
+        heldout=heldout if heldout.is_file() else None,
         card=card if card.is_file() else None,
         stamp={
             "config_sha256": sha256_text(config.model_dump_json()),

@@ -20,6 +20,8 @@ import torch
 import trl.trainer.utils
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from train.shapes import GPUS
+
 ROW_BY_ROW = "row_by_row"
 
 
@@ -41,6 +43,15 @@ class Machine:
         AttentionMaskInterface.register(ROW_BY_ROW, no_mask)
         if self.device == "cpu":
             project_labelled_only()
+
+    @property
+    def peak(self) -> float | None:
+        """Dense bf16 operations a second of its GPU by the data sheet; None if not known."""
+        if self.device != "cuda":
+            return None
+        name = torch.cuda.get_device_name()
+        found = [tflops for known, (_, tflops) in GPUS.items() if known.split()[-2] in name]
+        return found[0] * 1e12 if found else None
 
     @property
     def attention_in_words(self) -> str:

@@ -29,16 +29,19 @@ from rlm_executor.config import load_config
 from rlm_executor.errors import ConfigError, EnvironmentFault
 from train.config import SFTConfig
 from train.inputs import REPOSITORY
-from train.shapes import Assumption, Setup, Shape, Work, count, find_shape, flops_a_token, memory
+from train.shapes import (
+    GPUS,
+    Assumption,
+    Setup,
+    Shape,
+    Work,
+    count,
+    find_shape,
+    flops_a_token,
+    memory,
+)
 
 GB = 1e9
-# Memory in GB and dense bf16 TFLOP/s with fp32 sums, of NVIDIA's data sheets (SXM where there is).
-GPUS = {
-    "H100 80GB": (80, 989),
-    "H200 141GB": (141, 989),
-    "A100 80GB": (80, 312),
-    "RTX 4090 24GB": (24, 165),
-}
 
 
 def main() -> None:
@@ -92,6 +95,9 @@ def print_work(config: SFTConfig, shape: Shape, work: Work, setup: Setup, forwar
     trained = shape.trained(config)
     unit = "runs" if config.packing == "tree" else "rows"
     total = shape.parameters + (0 if config.method == "full" else trained)
+    at_once = f"{config.forward_size} x {forwards} forwards"
+    if config.forward_tokens is not None:
+        at_once = f"bins of {config.forward_tokens} tokens at most"
     adapter = f" r={config.lora_r} alpha={config.lora_alpha} on q k v o gate up down"
     print(
         f"data: {work.source}\n"
@@ -99,8 +105,7 @@ def print_work(config: SFTConfig, shape: Shape, work: Work, setup: Setup, forwar
         f"tokens_an_epoch={work.tokens} target_tokens={work.target_tokens} "
         f"largest={work.largest} packing={config.packing}\n"
         f"steps={steps(config, work)} ({epochs(config, work):.3g} epochs, "
-        f"{config.batch_size} {unit} a step = {setup.gpus} GPUs x {config.forward_size} "
-        f"x {forwards} forwards)\n"
+        f"{config.batch_size} {unit} a step = {setup.gpus} GPUs x {at_once})\n"
         f"method={config.method}{'' if config.method == 'full' else adapter} parameters={total} "
         f"trained={trained} ({trained / total:.2%})"
     )
@@ -120,7 +125,7 @@ def epochs(config: SFTConfig, work: Work) -> float:
 
 def print_memory(config: SFTConfig, shape: Shape, work: Work, setup: Setup) -> float:
     """The table of memory; returns the bytes that one GPU needs."""
-    tokens = config.forward_size * work.largest
+    tokens = max(config.forward_tokens or config.forward_size * work.largest, work.largest)
     with_it = memory(shape, config, setup, tokens)
     without = memory(shape, config, setup, tokens, checkpointing=False)
     form = {"lora": "bf16 base, fp32 adapter", "qlora": "NF4 base, bf16 adapter", "full": "fp32"}

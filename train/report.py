@@ -17,12 +17,14 @@ from train.inputs import Inputs
 from train.machine import Machine
 from train.rows import Rows
 from train.trainer import Progress, Trainer
+from train.watch import Development
 
 LAST_LOGS = 4  # the final loss is the mean of so many logged values; one alone is noisy
 
 
 def print_plan(
     config: SFTConfig,
+    steps: int,
     inputs: Inputs,
     data: Rows,
     tokenizer: PreTrainedTokenizerBase,
@@ -33,10 +35,12 @@ def print_plan(
     """Everything inherited or derived, and one row with its trained part marked."""
     trained, total = parameters(trainer)
     layers = sum(isinstance(module, BaseTunerLayer) for module in trainer.model.modules())
+    lora = f"lora r={config.lora_r} alpha={config.lora_alpha} on {layers} linear layers"
     share = data.target_tokens / data.tokens
-    steps = planned_steps(config, data)
     card = inputs.card.name if inputs.card else "none"
     unit = "runs" if config.packing == "tree" else "rows"
+    if config.forward_tokens is not None:
+        unit = f"bins of runs, {config.forward_tokens} tokens at most,"
     limit = f"{config.max_minutes:g} minutes at most" if config.max_minutes else "no time limit"
     print(
         f"{config.output}: base={inputs.base_name} dataset={config.dataset} card={card}\n"
@@ -45,7 +49,7 @@ def print_plan(
         f"longest={data.longest}\n"
         f"steps={steps} ({config.epochs:g} epochs, {config.batch_size} {unit} a step, "
         f"{config.forward_size} a forward) {limit}\n"
-        f"lora r={config.lora_r} alpha={config.lora_alpha} on {layers} linear layers, "
+        f"{'all weights' if config.method == 'full' else lora}, "
         f"{trained} of {total} parameters ({trained / total:.1%})\n"
         f"learning_rate={config.learning_rate:g} warmup={config.warmup:g} then linear to 0, "
         f"optimizer={config.optimizer} seed={config.seed}\n"
@@ -58,7 +62,12 @@ def print_plan(
 
 
 def measure(
-    config: SFTConfig, data: Rows, machine: Machine, trainer: Trainer, progress: Progress
+    planned_steps: int,
+    data: Rows,
+    machine: Machine,
+    trainer: Trainer,
+    progress: Progress,
+    dev: Development | None,
 ) -> dict[str, Any]:
     """The contents of metrics.json.
 
@@ -70,13 +79,20 @@ def measure(
     accuracy = sum(entry["mean_token_accuracy"] for entry in logs) / len(logs)
     if not math.isfinite(loss):
         raise RLMError("the loss is no number any more; lower learning_rate and run again")
+    heldout = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    more = {
+        "heldout_loss": round(heldout[-1], 4) if heldout else None,
+        "mfu": progress.mfu and round(progress.mfu, 4),
+        "dev_scores": dev and dev.scores,
+        "best_step": dev and dev.best,
+    }
     return {
         "rows": len(data.kept),
         "dropped": data.over_window,
         "tokens": data.tokens,
         "target_tokens": data.target_tokens,
         "steps": trainer.state.global_step,
-        "planned_steps": planned_steps(config, data),
+        "planned_steps": planned_steps,
         "epochs": round(trainer.state.epoch or 0.0, 3),
         "forwarded_tokens": trainer.state.num_input_tokens_seen,
         "seconds": round(progress.seconds, 1),
@@ -85,13 +101,8 @@ def measure(
         "final_accuracy": round(accuracy, 4),
         "lora_parameters": parameters(trainer)[0],
         "machine": str(machine),
+        **{name: value for name, value in more.items() if value is not None},
     }
-
-
-def planned_steps(config: SFTConfig, data: Rows) -> int:
-    """Optimizer steps of all epochs."""
-    examples = len(data.runs if config.packing == "tree" else data.kept)
-    return math.ceil(config.epochs * math.ceil(examples / config.batch_size))
 
 
 def parameters(trainer: Trainer) -> tuple[int, int]:

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 STARTED = time.monotonic()
 if __name__ == "__main__":
@@ -31,7 +32,12 @@ if __name__ == "__main__":
 from rlm_executor.cli import run_cli  # noqa: E402
 from rlm_executor.config import load_config  # noqa: E402
 from train.config import SFTConfig  # noqa: E402
-from train.inputs import Inputs, find_inputs, is_done  # noqa: E402
+from train.inputs import REPOSITORY, Inputs, find_inputs, is_done  # noqa: E402
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from train.rows import Row
 
 
 def main() -> None:
@@ -60,18 +66,22 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     """Data, model, trainer, training, export: top to bottom."""
     # torch, transformers and TRL take many seconds to import; a done run or a wrong setting
     # should not wait for them.
-    from datasets import Dataset
     from peft import LoraConfig
     from transformers.trainer_callback import PrinterCallback
     from trl import SFTConfig as TRLConfig
 
     from train import checkpoints, rows
-    from train.export import export
+    from train.export import export, load_adapter, save_adapter
     from train.machine import find_machine
     from train.model import check_method, load_base, load_tokenizer
     from train.report import measure, print_plan
+    from train.shapes import flops_of
     from train.trainer import Progress, Trainer
-    from train.tree import collate
+    from train.tree import collate, fill, grow
+    from train.watch import Development, check_set
+
+    if config.report_to == "tensorboard":
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(work.parent / "logs" / config.output))
 
     # Machine: what the numbers will be computed with.
     machine = find_machine(config.packing)
@@ -81,17 +91,19 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     # Data: token ids and labels, made here, so that TRL changes nothing about them.
     tokenizer = load_tokenizer(inputs)
     data = rows.encode(rows.read_turns(inputs.turns), tokenizer, config.max_length)
+    heldout = None
+    if config.heldout_looks and inputs.heldout is not None:
+        heldout = rows.encode(rows.read_turns(inputs.heldout), tokenizer, config.max_length)
     if limit := inputs.reply_limit():
         rows.check_replies(data, limit)
     tree = config.packing == "tree"
     examples = data.runs if tree else [[row] for row in data.kept]
-    dataset = Dataset.from_dict(
-        {
-            "input_ids": [[token for row in run for token in row.input_ids] for run in examples],
-            "labels": [[label for row in run for label in row.labels] for run in examples],
-            "seq_lengths": [[len(row.input_ids) for row in run] for run in examples],
-        }
-    )
+    planned = config
+    if config.forward_tokens is not None:
+        bins = fill([len(grow(run).tokens) for run in examples], config.forward_tokens)
+        planned = config.counted_in_bins(len(examples), len(bins), machine.processes)
+        examples = [[row for index in own for row in examples[index]] for own in bins]
+    dataset = as_dataset(examples)
 
     # Model: the base frozen, LoRA on every linear layer but the vocabulary projection; or all.
     model = load_base(inputs, machine, config.method)
@@ -104,20 +116,25 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     )
 
     # Trainer: rows in a prefix tree, or end to end, in an order that depends on the seed alone.
-    planned = config.counted_in_epochs(len(examples))
-    steps_an_epoch = -(-len(examples) // config.batch_size)
+    planned = planned.counted_in_epochs(len(examples))
+    steps_an_epoch = -(-len(examples) // planned.batch_size)
     found = checkpoints.latest(work, inputs.fingerprint)
+    looks = config.heldout_looks if heldout is not None else 0
+    total = math.ceil(steps_an_epoch * planned.epochs)
     progress = Progress(
         inputs.fingerprint,
         started=STARTED,
         before=found[1] if found else 0.0,
         save_seconds=config.save_seconds,
         max_seconds=config.max_minutes and config.max_minutes * 60,
+        flops_a_token=flops_of(config, data) if machine.peak else 0.0,
+        peak=machine.peak and machine.peak * machine.processes,
     )
     trainer = Trainer(
         model=model,
         processing_class=tokenizer,
         train_dataset=dataset,
+        eval_dataset=heldout and as_dataset(heldout.runs if tree else [[r] for r in heldout.kept]),
         data_collator=collate if tree else None,
         peft_config=None if config.method == "full" else lora,
         callbacks=[progress],
@@ -128,8 +145,8 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             optim=config.optimizer,
             weight_decay=0.0,
             num_train_epochs=planned.epochs,
-            per_device_train_batch_size=config.forward_size,
-            gradient_accumulation_steps=config.forwards_a_step(machine.processes),
+            per_device_train_batch_size=planned.forward_size,
+            gradient_accumulation_steps=planned.forwards_a_step(machine.processes),
             seed=config.seed,
             padding_free=not tree,
             max_length=None,
@@ -140,28 +157,49 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             logging_steps=max(1, round(steps_an_epoch * planned.epochs / 40)),
             logging_nan_inf_filter=False,  # a loss that is no number must be seen
             include_num_input_tokens_seen="all",  # there is no padding: all are real
+            eval_strategy="steps" if looks else "no",
+            eval_steps=max(1, total // looks) if looks else None,
+            per_device_eval_batch_size=planned.forward_size,
+            prediction_loss_only=True,
+            label_names=["shift_labels"] if tree else ["labels"],
             save_strategy="no",  # the callback says when
             save_total_limit=2,
             disable_tqdm=True,
-            report_to="none",
+            report_to=config.report_to,
+            run_name=config.output,
         ),
     )
     trainer.remove_callback(PrinterCallback)  # Progress prints the same in one line
+    dev = None
+    if config.dev is not None:
+        check_set(REPOSITORY / config.dev)
+        dev = Development(
+            REPOSITORY / config.dev,
+            config.dev_server,
+            config.dev_steps,
+            work / checkpoints.WATCHED,
+            lambda place: save_adapter(place, trainer.model, inputs),
+        )
+        dev.log = trainer.log
+        trainer.add_callback(dev)
 
     # Train: from the last whole checkpoint, if there is one.
     if trainer.is_world_process_zero():
         print(machine.attention_in_words)
-        print_plan(planned, inputs, data, tokenizer, machine, trainer, found and found[0])
+        print_plan(planned, total, inputs, data, tokenizer, machine, trainer, found and found[0])
         work.mkdir(parents=True, exist_ok=True)
         checkpoints.keep_only(work, found and found[0])
     trainer.accelerator.wait_for_everyone()
     with checkpoints.naming_full_disk(work.parent):
         trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
 
-    # Save: the whole folder at once, then the checkpoints go.
+    # Save: the best weights, where they are told; the whole folder at once, then checkpoints go.
+    if dev is not None and dev.best != trainer.state.global_step:
+        load_adapter(dev.folder / "best", trainer.model)
+        print(f"the weights of step {dev.best} are kept, whose dev_score is the best", flush=True)
     weights = trainer.whole_weights() if config.method == "full" else None
     if trainer.is_world_process_zero():
-        metrics = measure(planned, data, machine, trainer, progress)
+        metrics = measure(total, data, machine, trainer, progress, dev)
         with checkpoints.naming_full_disk(work.parent):
             export(folder, trainer.model, tokenizer, weights, config, inputs, metrics)
         shutil.rmtree(work, ignore_errors=True)
@@ -172,6 +210,19 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             flush=True,
         )
     trainer.end()
+
+
+def as_dataset(examples: list[list[Row]]) -> Dataset:
+    """The rows of each example laid end to end, and their lengths."""
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {
+            "input_ids": [[token for row in rows for token in row.input_ids] for rows in examples],
+            "labels": [[label for row in rows for label in row.labels] for rows in examples],
+            "seq_lengths": [[len(row.input_ids) for row in rows] for rows in examples],
+        }
+    )
 
 
 def what_is_made(config: SFTConfig) -> str:

@@ -16,11 +16,14 @@ import json
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlm_executor.errors import ConfigError
 from train.config import SFTConfig
 from train.inputs import REPOSITORY
+
+if TYPE_CHECKING:  # it brings transformers along
+    from train.rows import Rows
 
 FIELDS = {  # of a config.json
     "hidden": "hidden_size",
@@ -29,6 +32,14 @@ FIELDS = {  # of a config.json
     "kv_heads": "num_key_value_heads",
     "intermediate": "intermediate_size",
     "vocab": "vocab_size",
+}
+
+# Memory in GB and dense bf16 TFLOP/s with fp32 sums, of NVIDIA's data sheets (SXM where there is).
+GPUS = {
+    "H100 80GB": (80, 989),
+    "H200 141GB": (141, 989),
+    "A100 80GB": (80, 312),
+    "RTX 4090 24GB": (24, 165),
 }
 
 
@@ -272,7 +283,6 @@ def counted(config: SFTConfig, turns: Path) -> Work:
     from transformers import AutoTokenizer
 
     from train import rows
-    from train.tree import grow
 
     table = rows.read_turns(turns)
     folder = REPOSITORY / config.base
@@ -283,6 +293,13 @@ def counted(config: SFTConfig, turns: Path) -> Work:
     except (OSError, ValueError):
         return by_bytes(config, table)
     data = rows.encode(table, tokenizer, config.max_length)
+    return amounts_of(config, data, "dataset, with the base's tokenizer")
+
+
+def amounts_of(config: SFTConfig, data: Rows, source: str) -> Work:
+    """The amounts of encoded rows."""
+    from train.tree import grow
+
     runs = []
     for run in data.runs:
         tree = grow(run)
@@ -291,8 +308,16 @@ def counted(config: SFTConfig, turns: Path) -> Work:
             if config.packing == "tree"
             else [(len(row.input_ids), 0) for row in run]
         )
-    source = "dataset, with the base's tokenizer"
     return amounts(config, source, runs, data.target_tokens, data.over_window, len(data.kept))
+
+
+def flops_of(config: SFTConfig, data: Rows) -> float:
+    """Operations that training needs for a token of these rows; 0 for a base of unknown shape."""
+    try:
+        shape = find_shape(config.base)
+    except ConfigError:
+        return 0.0
+    return flops_a_token(shape, config.method, amounts_of(config, data, "").seen)[0]
 
 
 def by_bytes(config: SFTConfig, table: list[dict[str, Any]]) -> Work:

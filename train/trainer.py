@@ -65,6 +65,8 @@ class Progress(TrainerCallback):
     Args:
         started: ``time.monotonic()`` at the start of the command, start-up included in its time.
         before: seconds that earlier, interrupted commands spent on the same run.
+        flops_a_token: floating-point operations that training needs for a token, none recomputed.
+        peak: operations a second that all processes could do at most; None: no MFU is told.
     """
 
     def __init__(
@@ -75,10 +77,13 @@ class Progress(TrainerCallback):
         before: float,
         save_seconds: float,
         max_seconds: float | None,
+        flops_a_token: float = 0.0,
+        peak: float | None = None,
     ) -> None:
         self.fingerprint = fingerprint
         self.started, self.before = started, before
         self.save_seconds, self.max_seconds = save_seconds, max_seconds
+        self.flops_a_token, self.peak = flops_a_token, peak
         self.planned_steps = 0
         self.forwarded_tokens = 0  # in this process, for its speed
         self.trained_seconds = 0.0
@@ -89,6 +94,13 @@ class Progress(TrainerCallback):
     def seconds(self) -> float:
         """Spent on this run so far, over all its commands."""
         return self.before + time.monotonic() - self.started
+
+    @property
+    def mfu(self) -> float | None:
+        """Share of the peak that this command reached; None where the peak is not known."""
+        if not self.peak or not self.trained_seconds:
+            return None
+        return self.forwarded_tokens / self.trained_seconds * self.flops_a_token / self.peak
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -145,16 +157,22 @@ class Progress(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Print the fields of one log in a fixed order."""
-        if logs is None or "loss" not in logs or not state.is_world_process_zero:
+        if logs is None or not state.is_world_process_zero:
+            return
+        if "eval_loss" in logs:
+            print(f"step={state.global_step} heldout_loss={logs['eval_loss']:.4f}", flush=True)
+        if "loss" not in logs:
             return
         now, tokens = time.monotonic(), state.num_input_tokens_seen
         speed = (tokens - self._last_tokens) / max(now - self._last_log, 1e-9)
         self._last_log, self._last_tokens = now, tokens
+        # All forwarded tokens are real ones: there is no padding.
+        mfu = f"mfu={speed * self.flops_a_token / self.peak:.1%} " if self.peak else ""
         mean = self.trained_seconds / max(1, state.global_step - self._first_step)
         print(
             f"step={state.global_step}/{state.max_steps} epoch={logs['epoch']:.2f} "
             f"loss={logs['loss']:.4f} accuracy={logs['mean_token_accuracy']:.4f} "
-            f"lr={logs['learning_rate']:.2e} tok/s={speed:.0f} seconds={self.seconds:.0f} "
+            f"lr={logs['learning_rate']:.2e} tok/s={speed:.0f} {mfu}seconds={self.seconds:.0f} "
             f"left={mean * (state.max_steps - state.global_step):.0f}",
             flush=True,
         )

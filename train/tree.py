@@ -68,6 +68,22 @@ def grow(rows: Sequence[Row]) -> Tree:
     return tree
 
 
+def fill(sizes: Sequence[int], budget: int) -> list[list[int]]:
+    """Bins of indices whose sizes add up to ``budget`` at most: the largest first, each where it
+    first fits. What is larger alone has a bin of its own."""
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        place = next((at for at, free in enumerate(room) if sizes[index] <= free), None)
+        if place is None:
+            place = len(bins)
+            bins.append([])
+            room.append(budget)
+        bins[place].append(index)
+        room[place] -= sizes[index]
+    return bins
+
+
 def collate(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """One batch of the rows of some examples.
 

@@ -20,8 +20,8 @@ from rlm_executor.errors import InputError
 from scripts.tiny_base import cases, labels, measure, pretrain, skills, wordings, words
 from scripts.tiny_base import model as model_module
 from scripts.tiny_base.mixture import Mixture, Pace, encode, recall
-from scripts.tiny_base.pointers import find_pointers
 from scripts.tiny_base.model import build_model, build_tokenizer
+from scripts.tiny_base.pointers import find_pointers
 
 SOURCE = ["import os\n\ndef first(path, count):\n    return os.listdir(path)[:count]\n" * 40]
 PROTOCOL = ("```", "llm_query", "REPL", 'answer["')

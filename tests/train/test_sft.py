@@ -59,7 +59,7 @@ def test_a_run_leaves_an_adapter_that_can_be_served(finished, tiny_base: Path):
     assert all(weight.isfinite().all() for weight in weights.values())
     assert any(weight.abs().max() > 0 for name, weight in weights.items() if "lora_B" in name)
     # Nothing is left of the work, and nothing names a place on this machine.
-    assert {path.name for path in run.iterdir()} == {"data", "sft", "sft.yaml"}
+    assert {path.name for path in run.iterdir()} == {"data", "logs", "sft", "sft.yaml"}
     for path in (run / "sft").iterdir():
         assert str(tiny_base.parent).encode() not in path.read_bytes()
         assert str(run).encode() not in path.read_bytes()
@@ -95,6 +95,17 @@ def test_rows_end_to_end_are_trained_too(finished, tiny_base, tmp_path, monkeypa
     assert metrics["forwarded_tokens"] == 2 * metrics["tokens"]  # no padding, nothing twice
     assert metrics["target_tokens"] == tree["target_tokens"]
     assert metrics["final_loss"] == pytest.approx(tree["final_loss"], rel=0.02)
+
+
+@pytest.mark.real_trl
+def test_bins_of_runs_are_trained_as_many_runs_a_step(tiny_base, tmp_path, monkeypatch, capsys):
+    config = tiny.write_run(tmp_path, tiny_base)
+    arguments = ["--config", config, "--run", tmp_path, "--set", "forward_tokens=150"]
+    call(*arguments, monkeypatch=monkeypatch)
+    assert "bins of runs, 150 tokens at most, a step, 1 a forward" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "sft" / "metrics.json").read_text())
+    assert metrics["steps"] == metrics["planned_steps"]
+    assert metrics["forwarded_tokens"] < 2 * metrics["tokens"]
 
 
 @pytest.mark.real_trl

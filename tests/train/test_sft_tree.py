@@ -14,7 +14,7 @@ from trl.trainer.utils import add_fused_lm_head
 from tests.train import tiny
 from train import machine, rows
 from train.rows import IGNORED, Row
-from train.tree import collate, grow, rows_of
+from train.tree import collate, fill, grow, rows_of
 
 # Two tokens and few of them: rows that share much, diverge in targets, repeat or contain another.
 ROWS = st.lists(
@@ -48,6 +48,16 @@ def test_every_row_is_whole_and_every_label_is_there_once(made: list[Row]):
         for position in path[len(path) - own :]
     ]
     assert ends == [*range(len(tree.tokens))]  # what a row brought along lies side by side
+
+
+@given(st.lists(st.integers(1, 30)), st.integers(1, 40))
+def test_bins_hold_every_run_once_and_no_two_that_are_too_much(sizes: list[int], budget: int):
+    bins = fill(sizes, budget)
+    assert sorted(index for own in bins for index in own) == [*range(len(sizes))]
+    assert all(len(own) == 1 or sum(sizes[i] for i in own) <= budget for own in bins)
+    totals = [sum(sizes[i] for i in own) for own in bins]
+    # No two bins could have been one: the first fit would have found it.
+    assert all(a + b > budget for i, a in enumerate(totals) for b in totals[i + 1 :])
 
 
 def test_a_prompt_is_computed_once_and_two_targets_after_it_are_two_ways():
