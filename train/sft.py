@@ -161,7 +161,6 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             eval_steps=max(1, total // looks) if looks else None,
             per_device_eval_batch_size=planned.forward_size,
             prediction_loss_only=True,
-            label_names=["shift_labels"] if tree else ["labels"],
             save_strategy="no",  # the callback says when
             save_total_limit=2,
             disable_tqdm=True,

@@ -91,17 +91,21 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         examples: ``input_ids`` and ``labels`` of rows laid end to end, and their ``seq_lengths``.
 
     Returns:
-        ``input_ids``, ``position_ids``, ``shift_labels``: [1, tokens of the tree];
+        ``input_ids``, ``position_ids``, ``shift_labels``: [1, tokens of the tree]; ``labels`` are
+        these again: without them the trainer counts no tokens, and a step would be the mean of its
+        passes, not of its tokens;
         ``cu_seq_lens_q``: where the own tokens of each row begin and end; ``paths``: the positions
         that they attend to, row after row; ``cu_seq_lens_k``: where each row's begin and end.
     """
     tree = grow([row for example in examples for row in rows_of(example)])
     # A row that brought nothing along has been computed with another one.
     paths = [path for path, own in zip(tree.paths, tree.own, strict=True) if own]
+    labels = torch.tensor([tree.labels])
     return {
         "input_ids": torch.tensor([tree.tokens]),
         "position_ids": torch.tensor([tree.depths]),
-        "shift_labels": torch.tensor([tree.labels]),
+        "shift_labels": labels,
+        "labels": labels,
         "cu_seq_lens_q": _ends([own for own in tree.own if own]),
         "cu_seq_lens_k": _ends([len(path) for path in paths]),
         "paths": torch.tensor([position for path in paths for position in path]),

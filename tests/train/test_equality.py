@@ -1,0 +1,113 @@
+"""One step of the real trainer: rows in a tree move the weights as separate rows do, however the
+step is cut up: into several forward passes, and over two processes (gloo).
+
+The optimizer is plain SGD of rate 1, so that the weights tell the gradient.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.train import tiny
+from train import sft
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.real_trl, pytest.mark.slow]
+
+
+def settings(run: Path, base: Path, method: str, packing: str, forward_size: int) -> list[str]:
+    """Eight runs of two turns; all of them are one step, or two where an adapter begins at 0."""
+    rows = []
+    for number in range(8):
+        words = "otter " * (number % 3)
+        pair = f"How many {words}are there in {number}?", f"```repl\nn = {number}\n```"
+        rows += [{**turn(*pair), "run": str(number)} for turn in (tiny.turn, tiny.later_turn)]
+    config = tiny.write_run(run, base)
+    tiny.write_turns(run / "data", rows)
+    changes = {
+        "method": method, "packing": packing, "forward_size": forward_size, "optimizer": "sgd",
+        "batch_size": 8 if packing == "tree" else 16, "learning_rate": 0.1, "warmup": 0,
+        "epochs": 1 if method == "full" else 2,
+    }  # fmt: skip
+    sets = [f"--set={name}={value}" for name, value in changes.items()]
+    return ["--config", str(config), "--run", str(run), *sets]
+
+
+def end(run: Path, method: str) -> tuple[float, dict[str, torch.Tensor]]:
+    name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
+    metrics = json.loads((run / "sft" / "metrics.json").read_text())
+    return metrics["final_loss"], load_file(run / "sft" / name)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_step_is_the_same_however_it_is_cut_up(
+    method: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr("train.export.SERVED_DTYPE", torch.float32)  # so that nothing is rounded
+    ways = {"rows": ("turns", 1), "whole": ("tree", 8), "parts": ("tree", 2)}
+    ends = {}
+    for name, (packing, forward_size) in ways.items():
+        monkeypatch.setattr(
+            sys, "argv",
+            ["sft.py", *settings(tmp_path / name, tiny_base, method, packing, forward_size)],
+        )  # fmt: skip
+        sft.main()
+        ends[name] = end(tmp_path / name, method)
+    told, expected = ends.pop("rows")
+    base = load_file(tiny_base / "model.safetensors")
+    for loss, found in ends.values():
+        assert loss == pytest.approx(told, abs=1.1e-4)  # as metrics.json rounds it
+        compare(found, expected, base)
+
+
+def compare(found: dict, expected: dict, base: dict) -> None:
+    """The ways that the weights went are equal within 1e-5 of their length."""
+    for name, weight in expected.items():
+        start = base[name].float() if name in base else torch.zeros(())
+        moved, other = weight - start, found[name] - start
+        if "lora_A" in name:  # it starts at random numbers, the same for all
+            moved, other = weight, found[name]
+        difference = (moved - other).norm() / moved.norm().clamp(min=1e-9)
+        assert difference < 1e-5, (name, difference)
+
+
+def test_two_processes_end_with_the_weights_of_one(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    one = settings(tmp_path / "one", tiny_base, "lora", "tree", 2)
+    monkeypatch.setattr(sys, "argv", ["sft.py", *one])
+    sft.main()
+    two = settings(tmp_path / "two", tiny_base, "lora", "tree", 2)
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--",
+    ]
+    done = subprocess.run(
+        [*launch, "train/sft.py", *two],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "processes=2" in done.stdout
+    loss, expected = end(tmp_path / "one", "lora")
+    found_loss, found = end(tmp_path / "two", "lora")
+    assert found_loss == pytest.approx(loss, abs=1.1e-4)
+    compare(found, expected, {})
