@@ -64,7 +64,7 @@ def find_inputs(config: SFTConfig, run: Path) -> Inputs:
                 f"base: {config.base}", f"lacks {', '.join(missing)}", "restore it from git"
             )
         more = [folder / name for name in MORE_BASE_FILES if (folder / name).is_file()]
-        base_sha = _hash_together([*(folder / name for name in BASE_FILES), *more, *weights])
+        base_sha = hash_together([*(folder / name for name in BASE_FILES), *more, *weights])
     else:
         # A name on the hub is owner/name; a path is usually deeper, or starts at a known folder.
         owner, slash, name = config.base.partition("/")
@@ -194,11 +194,12 @@ def is_done(folder: Path, stamp: dict[str, Any]) -> bool:
         done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    weights = folder / "adapter_model.safetensors"
-    return weights.is_file() and {name: done.get(name) for name in stamp} == stamp
+    there = any(folder.glob("adapter_model.safetensors")) or any(folder.glob("model*.safetensors"))
+    return there and {name: done.get(name) for name in stamp} == stamp
 
 
-def _hash_together(files: list[Path]) -> str:
+def hash_together(files: list[Path]) -> str:
+    """One hash of files, by their names and contents."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name} {sha256_file(file)}\n".encode())

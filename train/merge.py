@@ -26,7 +26,7 @@ from rlm_executor.card import CARD_NAME, RLMCard
 from rlm_executor.cli import run_cli
 from rlm_executor.errors import ConfigError, EnvironmentFault, InputError
 from rlm_executor.files import sha256_file, write_json_atomic, write_text_atomic
-from train.inputs import BASE_FILES, MORE_BASE_FILES, REPOSITORY, _hash_together
+from train.inputs import BASE_FILES, MORE_BASE_FILES, REPOSITORY, hash_together
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +114,7 @@ def make_plan(run: Path, output: str, to: str, base: str | None, dtype: str | No
     if version is None:
         named = [folder / each for each in (*BASE_FILES, *MORE_BASE_FILES)]
         found = [path for path in named if path.is_file()]  # in this order, as `find_inputs` does
-        version = _hash_together([*found, *sorted(folder.glob("*.safetensors"))])
+        version = hash_together([*found, *sorted(folder.glob("*.safetensors"))])
         if trained_on not in (None, version, "named on the hub"):
             raise InputError(
                 f"the base in {folder} is not the one that the adapter was trained on (their "

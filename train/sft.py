@@ -15,14 +15,13 @@ merges and pushes nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 STARTED = time.monotonic()
 if __name__ == "__main__":
@@ -52,7 +51,7 @@ def main() -> None:
     config = load_config(SFTConfig, args.config, args.overrides)
     inputs = find_inputs(config, args.run)
     folder, work = args.run / config.output, args.run / f".{config.output}.work"
-    if is_done(folder, inputs.stamp) or is_whole_model(folder, inputs.stamp):
+    if is_done(folder, inputs.stamp):
         shutil.rmtree(work, ignore_errors=True)  # left by a kill between the last two steps
         print(f"{config.output}: done before, the {what_is_made(config)} is in {folder}")
         return
@@ -227,16 +226,6 @@ def as_dataset(examples: list[list[Row]]) -> Dataset:
 def what_is_made(config: SFTConfig) -> str:
     """A word for the lines that say where it is."""
     return "model" if config.method == "full" else "adapter"
-
-
-def is_whole_model(folder: Path, stamp: dict[str, Any]) -> bool:
-    """What ``is_done`` asks of an adapter, asked of a model."""
-    try:
-        done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    there = any(folder.glob("model*.safetensors"))
-    return there and {name: done.get(name) for name in stamp} == stamp
 
 
 if __name__ == "__main__":

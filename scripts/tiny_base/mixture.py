@@ -194,7 +194,10 @@ def recall(
 def encode(
     tokenizer: PreTrainedTokenizerBase, sample: Sample, prompts_too: bool
 ) -> tuple[list[int], list[bool], list[tuple[int, str]]]:
-    """Ids as the chat template renders them (thinking off), which of them are learned, and where answers begin."""
+    """Ids as the chat template renders them (thinking off), which of them are learned, answers.
+
+    An answer is its first place, and its text.
+    """
     ids: list[int] = []
     learned: list[bool] = []
     answers: list[tuple[int, str]] = []

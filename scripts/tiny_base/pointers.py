@@ -37,7 +37,7 @@ def find_pointers(
     answers: Sequence[tuple[int, str]],
     about: About,
 ) -> list[Pointer]:
-    """The pointers of one sample; ``answers`` are where answers begin in ``ids``, and their text."""
+    """The pointers of one sample; ``answers`` are first places in ``ids``, and texts."""
     found = subjects(tokenizer, ids, answers, about)
     known = {place for head, place, _ in found if head == 0}
     return found + [pointer for pointer in sources(ids, learned) if pointer[1] not in known]

@@ -225,8 +225,8 @@ def train(
                 losses, aims = [], []
                 rate = (done.step - first) * plan.step_tokens / (done.seconds - before)
                 print(
-                    f"step={done.step} done={progress:.1%} loss={done.log[-1]['loss']:.3f} aim={aim} "
-                    f"tok/s={rate:.0f} seconds={done.seconds:.0f} {done.pace}",
+                    f"step={done.step} done={progress:.1%} loss={done.log[-1]['loss']:.3f} "
+                    f"pointers={aim} tok/s={rate:.0f} seconds={done.seconds:.0f} {done.pace}",
                     flush=True,
                 )
             if done.step % max(1, steps // 10) == 0:
