@@ -49,7 +49,7 @@ def main() -> None:
     """Make the data, time each way, write and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "long-runs")
-    parser.add_argument("--runs", type=int, default=60, help="to train on")
+    parser.add_argument("--runs", type=int, default=24, help="to train on")
     parser.add_argument("--only", help="one way, by its name: nothing is written")
     args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
