@@ -4,7 +4,7 @@
 
 Every root turn repeats the history before it, and every run the system prompt. In the tree a token
 is one position however many rows hold it at that depth after the same tokens; its ``position_ids``
-is the depth, it attends to its ancestors only (``machine.attend_rows``), and it carries the label
+is the depth, it attends to its ancestors only (``train.attention``), and it carries the label
 of one row at most: a row that would need a second one there goes its own way from there on. So
 loss and gradient are those of the separate rows, up to the order of additions.
 
@@ -84,7 +84,7 @@ def fill(sizes: Sequence[int], budget: int) -> list[list[int]]:
     return bins
 
 
-def collate(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One batch of the rows of some examples.
 
     Args:
@@ -95,7 +95,8 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         these again: without them the trainer counts no tokens, and a step would be the mean of its
         passes, not of its tokens;
         ``cu_seq_lens_q``: where the own tokens of each row begin and end; ``paths``: the positions
-        that they attend to, row after row; ``cu_seq_lens_k``: where each row's begin and end.
+        that they attend to, row after row; ``cu_seq_lens_k``: where each row's begin and end;
+        ``max_length_q``, ``max_length_k``: the longest of both.
     """
     tree = grow([row for example in examples for row in rows_of(example)])
     # A row that brought nothing along has been computed with another one.
@@ -108,6 +109,8 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         "labels": labels,
         "cu_seq_lens_q": _ends([own for own in tree.own if own]),
         "cu_seq_lens_k": _ends([len(path) for path in paths]),
+        "max_length_q": max(tree.own),
+        "max_length_k": max(map(len, paths)),
         "paths": torch.tensor([position for path in paths for position in path]),
     }
 

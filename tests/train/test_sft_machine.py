@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from train import machine
+from train import attention, machine
 
 LENGTHS = (7, 1, 12)
 
@@ -100,3 +100,47 @@ def test_bf16_only_where_the_cpu_multiplies_it(monkeypatch: pytest.MonkeyPatch):
     found = machine.find_machine("tree")
     assert found.bf16 and found.device == "cpu" and found.dtype == torch.float32
     assert "products=bf16" in str(found)
+
+
+def as_the_kernel(
+    query, key, value, ends_q, ends_k, max_q, max_k, *, scale, window_size, enable_gqa
+):
+    """What torch documents of ``varlen_attn``, computed plainly: the kernel itself needs a GPU."""
+    assert window_size == (-1, 0) and enable_gqa
+    assert max_q == int(ends_q.diff().max()) and max_k == int(ends_k.diff().max())
+    key, value = (part.repeat_interleave(2, 1) for part in (key, value))
+    seen = []
+    for row in range(len(ends_q) - 1):
+        q = query[ends_q[row] : ends_q[row + 1]].transpose(0, 1)
+        k, v = (part[ends_k[row] : ends_k[row + 1]].transpose(0, 1) for part in (key, value))
+        mask = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).tril(k.shape[1] - q.shape[1])
+        seen.append(
+            torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+        )
+    return torch.cat(seen, 1).transpose(0, 1)
+
+
+def test_the_kernel_for_all_rows_is_asked_for_the_same(ready, monkeypatch: pytest.MonkeyPatch):
+    import torch.nn.attention.varlen as varlen
+
+    assert not attention.varlen_works("cpu")  # as it is: it says so, and is not taken
+    monkeypatch.setattr(varlen, "varlen_attn", as_the_kernel)
+    assert attention.varlen_works("cpu")
+    monkeypatch.setattr(
+        varlen, "varlen_attn", lambda *parts, **rest: 1.1 * as_the_kernel(*parts, **rest)
+    )
+    assert not attention.varlen_works("cpu")
+
+
+def test_rows_end_to_end_and_alone_through_the_kernel(ready, monkeypatch: pytest.MonkeyPatch):
+    import torch.nn.attention.varlen as varlen
+
+    monkeypatch.setattr(varlen, "varlen_attn", as_the_kernel)
+    parts = [torch.randn(1, heads, sum(LENGTHS), 16).bfloat16() for heads in (4, 2, 2)]
+    ends = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32)
+    for batch in ({"cu_seq_lens_q": ends}, {}):
+        one, other = (
+            attend(torch.nn.Module(), *parts, None, **batch)[0]
+            for attend in (attention.attend_rows, attention.attend_varlen)
+        )
+        assert one.shape == other.shape and torch.allclose(one, other, atol=0.02)
