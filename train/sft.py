@@ -77,10 +77,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     from train.shapes import flops_of
     from train.trainer import Progress, Trainer
     from train.tree import collate, fill, grow
-    from train.watch import Development, check_set
-
-    if config.report_to == "tensorboard":
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(work.parent / "logs" / config.output))
+    from train.watch import Development, check_set, tensorboard
 
     # Machine: what the numbers will be computed with.
     machine = find_machine(config.packing)
@@ -163,11 +160,13 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             save_strategy="no",  # the callback says when
             save_total_limit=2,
             disable_tqdm=True,
-            report_to=config.report_to,
+            report_to="wandb" if config.report_to == "wandb" else "none",
             run_name=config.output,
         ),
     )
     trainer.remove_callback(PrinterCallback)  # Progress prints the same in one line
+    if config.report_to == "tensorboard" and trainer.is_world_process_zero():
+        trainer.add_callback(tensorboard(work.parent / "logs" / config.output))
     dev = None
     if config.dev is not None:
         check_set(REPOSITORY / config.dev)

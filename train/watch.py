@@ -24,6 +24,7 @@ from typing import Any
 import httpx
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
 from eval.grid import EvalConfig
 from eval.results import read_rows
@@ -129,6 +130,13 @@ class Development(TrainerCallback):
             )
         rows = read_rows(run / "eval" / "results.jsonl")
         return sum(row["score"] for row in rows) / len(rows), len(rows)
+
+
+def tensorboard(folder: Path) -> TensorBoardCallback:
+    """What transformers logs for TensorBoard, into this folder."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return TensorBoardCallback(SummaryWriter(str(folder)))
 
 
 def check_set(path: Path) -> EvalConfig:

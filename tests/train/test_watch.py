@@ -25,7 +25,6 @@ DEV = ROOT / "configs" / "eval" / "dev-tiny.yaml"
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
     monkeypatch.setattr(sys, "argv", ["sft.py", *map(str, arguments)])
     sft.main()
 
