@@ -57,7 +57,7 @@ lint: setup ## style, format and types
 
 test: lint ## style, the small demo, then all tests; a skip that is not listed fails
 	@$(PY) scripts/demo.py --size ci
-	$(PY) -m pytest --gate -n auto --maxprocesses 4 --no-loadscope-reorder $(ARGS)
+	OMP_WAIT_POLICY=passive $(PY) -m pytest --gate -n auto --maxprocesses 4 --no-loadscope-reorder $(ARGS)
 
 bench-%: setup ## run scripts/bench_NAME.py
 	$(PY) -m scripts.bench_$* $(ARGS)

@@ -101,7 +101,7 @@ def begin_with_recall(model: Qwen3ForCausalLM) -> None:
     tells each token what stood before it, and one that finds where this token stood before and
     reads what followed. From random weights it takes more than a million tokens to form; weights
     can be set to it beforehand (as in mimetic initialization, Trockman and Kolter 2023, arXiv
-    2305.09828), and 10 tokens in 11 of ``mixture.recall`` are right before the first step. The
+    2305.09828), and 3 tokens in 4 of ``mixture.recall`` are right before the first step. The
     seed's random numbers fill the rest, and all of it is trained.
     """
     config = model.config

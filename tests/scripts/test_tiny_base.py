@@ -337,4 +337,4 @@ def test_the_model_copies_before_its_first_step(tokenizer):
         for place, on in enumerate(learned):
             asked += on
             right += on and guess[place - 1] == ids[place]
-    assert right / asked > 0.8
+    assert right / asked > 0.65

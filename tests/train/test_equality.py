@@ -102,7 +102,7 @@ def test_two_processes_end_with_the_weights_of_one(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
