@@ -282,7 +282,7 @@ def test_lines_are_compared_at_their_places():
 def test_a_killed_pretraining_ends_with_the_same_weights(tokenizer, tmp_path, monkeypatch, workers):
     """Cut after a checkpoint, then gone on with: the weights of an undisturbed run."""
     monkeypatch.setattr(pretrain, "SAVE_SECONDS", -1)  # after each step
-    plan = pretrain.Plan(5 * 4096, workers=workers)
+    plan = pretrain.Plan(3 * 4096, workers=workers)
 
     def run(folder: Path, stop_after: int | None = None) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
@@ -305,7 +305,7 @@ def test_a_killed_pretraining_ends_with_the_same_weights(tokenizer, tmp_path, mo
         (tmp_path / folder).mkdir()
     whole = run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", stop_after=3)
+        run(tmp_path / "cut", stop_after=2)
     again = run(tmp_path / "cut")
     assert all(torch.equal(weight, again[name]) for name, weight in whole.items())
 
