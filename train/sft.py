@@ -83,6 +83,8 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     machine = find_machine(config.packing)
     machine.prepare()
     check_method(config.method, machine)
+    if config.dev is not None:
+        check_set(REPOSITORY / config.dev)
 
     # Data: token ids and labels, made here, so that TRL changes nothing about them.
     tokenizer = load_tokenizer(inputs)
@@ -169,7 +171,6 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
         trainer.add_callback(tensorboard(work.parent / "logs" / config.output))
     dev = None
     if config.dev is not None:
-        check_set(REPOSITORY / config.dev)
         dev = Development(
             REPOSITORY / config.dev,
             config.dev_server,
@@ -191,11 +192,11 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
         trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
 
     # Save: the best weights, where they are told; the whole folder at once, then checkpoints go.
-    if dev is not None and dev.best != trainer.state.global_step:
-        load_adapter(dev.folder / "best", trainer.model)
-        print(f"the weights of step {dev.best} are kept, whose dev_score is the best", flush=True)
     weights = trainer.whole_weights() if config.method == "full" else None
     if trainer.is_world_process_zero():
+        if dev is not None and dev.best != trainer.state.global_step:
+            load_adapter(dev.folder / "best", trainer.model)
+            print(f"the weights of step {dev.best} are kept, of the best dev_score", flush=True)
         metrics = measure(total, data, machine, trainer, progress, dev)
         with checkpoints.naming_full_disk(work.parent):
             export(folder, trainer.model, tokenizer, weights, config, inputs, metrics)

@@ -85,7 +85,12 @@ class Development(TrainerCallback):
                 self.look(state.global_step)
             except RLMError as error:
                 failed = error
-        # The others wait here; and where the look failed, all of them end.
+                if (
+                    self.scores
+                ):  # it has worked before: hours of training are worth more than a look
+                    print(f"step={state.global_step} no dev_score: {error}", flush=True)
+                    failed = None
+        # The others wait here; and where the first look failed, all of them end.
         [told] = broadcast_object_list([failed and str(failed)])
         if told:
             raise failed or EnvironmentFault(told)
@@ -111,7 +116,8 @@ class Development(TrainerCallback):
         Raises:
             EnvironmentFault: the server does not load it, or the evaluation failed.
         """
-        command = [sys.executable, "-m", "eval.run", "--config", self.set_path, "--run", run]
+        command = [sys.executable, "-m", "eval.run", "--config", self.set_path]
+        command += ["--run", run.resolve()]  # it runs in the repository
         if self.server is not None:
             exchange(self.server, run / "sft")
             command += ["--endpoint", self.server]

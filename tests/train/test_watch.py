@@ -89,6 +89,26 @@ def test_the_best_weights_are_kept_and_looks_are_not_repeated(
     assert metrics["dev_scores"] == {"5": 0.25, "10": 0.75, "12": 0.5}
 
 
+@pytest.mark.real_trl
+def test_only_the_first_look_may_end_the_training(tiny_base, tmp_path, monkeypatch, capsys):
+    def answer(self: Development, run: Path) -> tuple[float, int]:
+        assert run.exists()
+        if len(self.scores) == fails_after:
+            raise EnvironmentFault("dev_server: gone")
+        return 0.5, 4
+
+    monkeypatch.setattr(Development, "answer", answer)
+    more = ["--set", f"dev={DEV.relative_to(ROOT)}", "--set", "dev_steps=5"]
+    fails_after = 0
+    with pytest.raises(EnvironmentFault, match="gone"):
+        call(monkeypatch, *watched(tmp_path / "first", tiny_base), *more)
+    fails_after = 1
+    call(monkeypatch, *watched(tmp_path / "later", tiny_base), *more)
+    printed = capsys.readouterr().out
+    assert "step=10 no dev_score: dev_server: gone" in printed
+    assert "the weights of step 5 are kept" in printed
+
+
 def test_of_equal_scores_the_last_is_the_best_and_scores_outlive_a_kill(tmp_path, answers):
     def look() -> Development:
         return Development(DEV, None, 5, tmp_path / "dev", save)
