@@ -9,6 +9,7 @@ evaluation read it; so a model is always met with the words and limits it was tr
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +52,8 @@ class RLMCard(Config):
     root_window: int = Field(default=32768, ge=256)  # tokens, prompt and reply together
     sub_window: int = Field(default=32768, ge=256)
     sub_model: str = "base"  # "base" | "self" | a served model's name
+    # Of the chat template that the weights were trained under; training writes it.
+    chat_template_sha256: str | None = None
 
     @field_validator("dialect", mode="before")
     @classmethod
@@ -92,3 +95,19 @@ class RLMCard(Config):
         path = folder / CARD_NAME
         write_text_atomic(path, self.model_dump_json(indent=2) + "\n")
         return path
+
+
+def chat_template(folder: Path) -> str | None:
+    """The chat template of a model folder, found as transformers and vLLM find it.
+
+    None where the folder has none, or is none.
+    """
+    try:
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    except OSError:
+        pass
+    try:
+        found = json.loads((folder / "tokenizer_config.json").read_bytes())["chat_template"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return found if isinstance(found, str) else None

@@ -14,7 +14,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from rlm_executor.card import CARD_NAME, RLMCard, chat_template
 from rlm_executor.errors import EnvironmentFault
+from rlm_executor.files import sha256_text
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -107,6 +109,16 @@ def check_adapter(name: str, folder: Path, base: Path) -> int:
             raise EnvironmentFault(
                 f"the {adapter} was made for another base or rank: {match[1]}.lora_{match[2]} has "
                 f"the shape {shape} and this base needs {expected}; {again}"
+            )
+    if (folder / CARD_NAME).is_file():
+        trained = RLMCard.load(folder).chat_template_sha256
+        template = chat_template(base)
+        if trained and template is not None and sha256_text(template) != trained:
+            raise EnvironmentFault(
+                f"the {adapter} was trained under another chat template than that of {base} "
+                f"({trained[:12]} in its {CARD_NAME}, {sha256_text(template)[:12]} here): it would "
+                f"be served other prompts than it knows; give `engine.model` its own base, or "
+                f"{again}"
             )
     return rank
 

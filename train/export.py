@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlm_executor import RLMCard
 from rlm_executor.card import CARD_NAME
-from rlm_executor.files import write_json_atomic, write_text_atomic
+from rlm_executor.files import sha256_text, write_json_atomic, write_text_atomic
 from train.config import SFTConfig
 from train.inputs import Inputs
 
@@ -43,12 +43,11 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)
     settings_name = "config.json"
     if weights is None:
-        save_adapter(partial, model, inputs)
+        save_adapter(partial, model, inputs, tokenizer)
     else:
         settings_name = "sft.json"  # config.json is the model's own
         _save_whole(partial, model, tokenizer, weights)
-        if inputs.card is not None:
-            RLMCard.load(inputs.card).save(partial)
+        save_card(partial, inputs, tokenizer)
     write_json_atomic(partial / "metrics.json", metrics)
     write_json_atomic(partial / settings_name, portable(config, inputs))
     write_text_atomic(partial / "README.md", model_card(config, inputs, metrics))
@@ -58,13 +57,22 @@ def export(
     os.replace(partial, folder)
 
 
-def save_adapter(folder: Path, model: PeftModel, inputs: Inputs) -> None:
+def save_adapter(
+    folder: Path, model: PeftModel, inputs: Inputs, tokenizer: PreTrainedTokenizerBase
+) -> None:
     """Adapter and RLM card: what a server needs."""
     # Looking for resized embeddings would ask the hub; adapters on linear layers have none.
     model.save_pretrained(str(folder), save_embedding_layers=False)
     _name_the_base(folder / "adapter_config.json", inputs.base_name)
+    save_card(folder, inputs, tokenizer)
+
+
+def save_card(folder: Path, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The dataset's card, and the template that the prompts were rendered with."""
     if inputs.card is not None:
-        RLMCard.load(inputs.card).save(folder)
+        template = sha256_text(tokenizer.chat_template or "")
+        card = RLMCard.load(inputs.card).model_copy(update={"chat_template_sha256": template})
+        card.save(folder)
 
 
 def load_adapter(folder: Path, model: PeftModel) -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow.parquet
 import torch
 from accelerate import PartialState
 from transformers import (
@@ -19,15 +20,31 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from rlm_executor.card import RLMCard
 from rlm_executor.errors import EnvironmentFault, InputError
+from rlm_executor.files import sha256_text
 from train.inputs import Inputs
 from train.machine import Machine
 
 
 def load_tokenizer(inputs: Inputs) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, with its own chat template."""
+    """The base's tokenizer, with its own chat template.
+
+    Raises:
+        InputError: it can't be loaded, or the dataset's card was made under another template.
+    """
     with _one_line(inputs):
-        return AutoTokenizer.from_pretrained(inputs.base)
+        tokenizer = AutoTokenizer.from_pretrained(inputs.base)
+    told = RLMCard.load(inputs.card).chat_template_sha256 if inputs.card else None
+    own = sha256_text(tokenizer.chat_template or "")
+    if told not in (None, own):
+        raise InputError(
+            f"all {pyarrow.parquet.read_metadata(inputs.turns).num_rows} rows of "
+            f"{inputs.turns.name} belong to a card whose chat template (chat_template_sha256 "
+            f"{told[:12]}) is not that of the base {inputs.base_name} ({own[:12]}); train the base "
+            "that the card is of, or remove the field from the dataset's rlm.json"
+        )
+    return tokenizer
 
 
 def load_base(inputs: Inputs, machine: Machine, method: str) -> PreTrainedModel:

@@ -176,7 +176,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             config.dev_server,
             config.dev_steps,
             work / checkpoints.WATCHED,
-            lambda place: save_adapter(place, trainer.model, inputs),
+            lambda place: save_adapter(place, trainer.model, inputs, tokenizer),
         )
         dev.log = trainer.log
         trainer.add_callback(dev)
@@ -207,6 +207,9 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             f"accuracy {metrics['final_accuracy']}; {what_is_made(config)} in {folder}",
             flush=True,
         )
+    # Freeing a gloo group whose thread still drops the tensors of the last gather can stand still
+    # for ever (torch 2.13: one waits for the GIL, one for the lock); a barrier has no tensors.
+    trainer.accelerator.wait_for_everyone()
     trainer.end()
 
 

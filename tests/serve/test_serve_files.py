@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rlm_executor import RLMCard
 from rlm_executor.errors import EnvironmentFault
+from rlm_executor.files import sha256_text
 from serve.engine_faults import explain, last_said
 from serve.model_files import adapter_exists, check_adapter, check_model
 from tests.serve.conftest import BASE, adapter_shapes, write_safetensors
@@ -74,6 +76,19 @@ def test_an_adapter_of_another_base_is_named(tiny_model: Path, tiny_adapter: Pat
     write_safetensors(tiny_adapter / "adapter_model.safetensors", adapter_shapes(other, 2))
     with pytest.raises(EnvironmentFault, match=r"another base or rank: .*\[2, 24\].*\[2, 16\]"):
         check_adapter("rlm", tiny_adapter, tiny_model)
+
+
+def test_an_adapter_of_another_template_is_named(tiny_model: Path, tiny_adapter: Path) -> None:
+    settings = tiny_model / "tokenizer_config.json"
+    settings.write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    trained = RLMCard(chat_template_sha256=sha256_text("{{ messages }}"))
+    trained.save(tiny_adapter)
+    assert check_adapter("rlm", tiny_adapter, tiny_model) == 2
+    (tiny_model / "chat_template.jinja").write_text("{{ messages }} ")  # it goes before the other
+    with pytest.raises(EnvironmentFault, match="under another chat template than"):
+        check_adapter("rlm", tiny_adapter, tiny_model)
+    RLMCard().save(tiny_adapter)  # it does not say what it was trained under
+    assert check_adapter("rlm", tiny_adapter, tiny_model) == 2
 
 
 def test_only_lora_is_served(tiny_model: Path, tiny_adapter: Path) -> None:

@@ -14,13 +14,16 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from rlm_executor import RLMCard
+from rlm_executor.card import chat_template
 from rlm_executor.config import load_config
 from rlm_executor.errors import InputError
-from rlm_executor.files import append_jsonl
+from rlm_executor.files import append_jsonl, sha256_text
 from tests.train import tiny
 from train import rows, sft
 from train.config import SFTConfig
+from train.export import save_card
 from train.inputs import Inputs, find_inputs
+from train.model import load_tokenizer
 
 LAST_TRAINING_SEED = 699_999
 
@@ -72,6 +75,28 @@ def test_rows_of_another_dialect_are_refused(tiny_base: Path, tmp_path: Path):
         find(tmp_path)
     (tmp_path / "data" / "rlm.json").unlink()  # the control has no card, and no loop
     assert find(tmp_path).card is None
+
+
+def test_rows_of_another_template_are_refused(tiny_base: Path, tmp_path: Path):
+    template = chat_template(tiny_base)
+    assert template is not None
+    told = {"chat_template_sha256": sha256_text(template)}
+    write_run(tmp_path, tiny_base, tiny.turns(6), tiny.CARD.model_copy(update=told))
+    assert load_tokenizer(find(tmp_path)).chat_template == template
+    other = {"chat_template_sha256": sha256_text(template + "\n")}
+    tiny.CARD.model_copy(update=other).save(tmp_path / "data")
+    with pytest.raises(InputError, match=r"^all 6 rows of .* is not that of the base random-base"):
+        load_tokenizer(find(tmp_path))
+
+
+def test_what_is_trained_tells_its_template(tiny_base: Path, tmp_path: Path):
+    tiny.write_run(tmp_path, tiny_base)
+    inputs = find(tmp_path)
+    tokenizer = load_tokenizer(inputs)
+    save_card(tmp_path / "sft", inputs, tokenizer)
+    card = RLMCard.load(tmp_path / "sft")
+    assert card.chat_template_sha256 == sha256_text(tokenizer.chat_template)
+    assert card == tiny.CARD.model_copy(update={"chat_template_sha256": card.chat_template_sha256})
 
 
 @pytest.mark.parametrize("seed", [LAST_TRAINING_SEED + 1, 800_000])
