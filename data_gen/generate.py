@@ -192,10 +192,17 @@ class Generation:
                     break
             else:
                 made = [self._rows[index] for index in range(limit) if index in self._rows]
-                if config.keep is not None and not config.tasks:
+                if config.keep is not None:
+                    tried = tasks.count is not None and limit == tasks.count * config.attempts
                     self._short = (
                         f"{self._kept(made)} of {config.keep} trajectories after {limit} attempts; "
-                        "look at the funnel, mend the teacher or raise max_attempts_factor"
+                        "look at the funnel, mend the teacher, "
+                        + (
+                            f"or give more than {tasks.count} `tasks` or {config.attempts} "
+                            "`attempts` each, or a lower `keep`"
+                            if tried
+                            else "or raise max_attempts_factor"
+                        )
                     )
             purse.close()
             self.peak_mb = progress.peak_mb

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -194,6 +195,17 @@ def test_nothing_kept_says_where_to_look(tmp_path: Path) -> None:
     done = generated(tmp_path, *small, "filter={min_turns: 50}")
     assert done.returncode == 2 and "none of 3 attempts is kept" in done.stderr
     assert json.loads((tmp_path / "data" / "funnel.json").read_text())["dropped"]
+
+
+@pytest.mark.real_sandbox
+def test_fewer_than_wanted_is_incomplete_where_the_tasks_end_too(tmp_path: Path) -> None:
+    small = ("keep=40", "tasks=3", "lengths=[1024]", "tokenizer=''", "families={hops: 1}")
+    done = generated(tmp_path, *small)
+    assert done.returncode == 1
+    assert re.search(
+        r"INCOMPLETE: \d of 40 trajectories after 3 attempts;.* 3 `tasks`", done.stdout
+    )
+    assert not (tmp_path / "data" / "done.json").exists()
 
 
 def test_a_missing_evaluation_set_is_told_before_anything_is_made(tmp_path: Path) -> None:
