@@ -3,8 +3,11 @@
 Real runs of six turns and more (``configs/data/long-runs.yaml``, made if they are not there), LoRA
 on the tiny base, as many optimizer steps for every way, one epoch each. The opponents get all that
 makes our own training fast on a CPU but the tree: attention row by row where rows lie end to end,
-scores of labelled positions only. What is learned is compared after three epochs, of the tree and
-of the fastest bins. Writes ``benchmarks/train.json`` and prints it as one line.
+scores of labelled positions only.
+
+What is learned is compared between the tree and the fastest bins on more runs: each at its own best
+learning rate, the loss on runs held out as training goes on, and the seconds of training until both
+are where the worse one ends. Writes ``benchmarks/train.json`` and prints it as one line.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ UNPACKED = (1, 4)  # rows in a forward pass
 GROUPED = (4, 8)
 RUNS_A_STEP, RUNS_A_FORWARD = 4, 4
 HELD_OUT = 6  # runs
-LOSS_EPOCHS = 3
+LOSS_RUNS = 60  # so many that a step of whole runs is a small part of them, as in a real set
+RATES = (1e-3, 2e-3, 4e-3)  # of these the tree and the bins are given their best
+LOOKS = 5  # at the loss held out, in the epoch
 
 
 @dataclass(frozen=True)
@@ -51,15 +56,16 @@ def main() -> None:
     """Make the data, time each way, write and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "long-runs")
-    parser.add_argument("--runs", type=int, default=16, help="to train on")
+    parser.add_argument("--runs", type=int, default=16, help="to time an epoch of")
+    parser.add_argument("--loss-runs", type=int, default=LOSS_RUNS, help="to learn from")
     parser.add_argument("--only", help="one way, by its name: nothing is written")
     args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["ACCELERATE_USE_CPU"] = "true"
     command = [sys.executable, "-m", "data_gen.generate", "--config", str(DATA), "--run", args.run]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    bench = Bench(args.run / "data" / "dataset" / "turns.parquet", args.runs)
-    told = {}
+    turns = args.run / "data" / "dataset" / "turns.parquet"
+    bench, told = Bench(turns, args.runs), dict[str, dict[str, Any]]()
     for way in ways():
         if args.only in (None, way.name):
             told[way.name] = bench.time(way)
@@ -67,12 +73,18 @@ def main() -> None:
     if args.only:
         return
     fastest = min((n for n in told if n.startswith("packed")), key=lambda n: told[n]["seconds"])
-    for way in ways():
-        if way.name in ("tree", fastest):
-            loss = bench.time(way, LOSS_EPOCHS)["heldout_loss"]
-            told[way.name][f"heldout_loss_{LOSS_EPOCHS}_epochs"] = loss
-            print(f"{way.name}, {LOSS_EPOCHS} epochs: {loss}", file=sys.stderr, flush=True)
-    entry = record("seconds of an epoch, runs of six turns and more", bench.summary(told))
+    learning = Bench(turns, args.loss_runs)
+    curves = {}
+    for kind, way in (("tree", "tree"), ("turns", fastest)):
+        found = [learning.time(next(w for w in ways() if w.name == way), r, LOOKS) for r in RATES]
+        curves[kind] = min(found, key=lambda one: one["heldout"][-1][1])
+        for rate, one in zip(RATES, found, strict=True):
+            print(f"{way}, rate {rate:g}: {one['heldout']}", file=sys.stderr, flush=True)
+        curves[kind]["at_every_rate"] = {
+            f"{rate:g}": one["heldout"][-1][1] for rate, one in zip(RATES, found, strict=True)
+        }
+    summary = bench.summary(told) | compared(learning, curves)
+    entry = record("seconds of an epoch, runs of six turns and more", summary)
     (ROOT / "benchmarks" / "train.json").write_text(json.dumps(entry, indent=2) + "\n")
     print(json.dumps(entry))
 
@@ -110,24 +122,44 @@ class Bench:
         self._tokenizer = AutoTokenizer.from_pretrained(BASE)
         runs = rows.encode(rows.read_turns(turns), self._tokenizer, max_length=4096).runs
         long = [run for run in runs if len(run) >= 5]  # of six turns, one may be no target
-        self._held_out, self._runs = long[:HELD_OUT], long[HELD_OUT : HELD_OUT + n_runs]
-        self._rows = [row for run in self._runs for row in run]
-        self._steps = -(-len(self._runs) // RUNS_A_STEP)
+        self._held_out, self.runs = long[:HELD_OUT], long[HELD_OUT : HELD_OUT + n_runs]
+        self._rows = [row for run in self.runs for row in run]
+        self._steps = -(-len(self.runs) // RUNS_A_STEP)
 
-    def time(self, way: Way, epochs: int = 1) -> dict[str, Any]:
-        """Seconds of the epochs, forwarded tokens and steps, and the loss held out after them."""
+    def time(self, way: Way, rate: float = RATES[0], looks: int = 0) -> dict[str, Any]:
+        """Seconds of an epoch, forwarded tokens, steps; the loss held out by seconds of training.
+
+        What is needed to look is not counted.
+        """
+        from transformers import TrainerCallback
+
         torch.manual_seed(0)
+        at = {max(1, round(self._steps * (n + 1) / looks)) for n in range(looks)}
+        curve: list[tuple[float, float]] = []
+        looking = 0.0
+
+        class Look(TrainerCallback):
+            def on_step_end(_, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                nonlocal looking
+                if state.global_step in at:
+                    now = time.perf_counter()
+                    loss = self._loss(trainer.model)
+                    trainer.model.train()
+                    curve.append((round(now - started - looking, 1), round(loss, 4)))
+                    looking += time.perf_counter() - now
+
         with tempfile.TemporaryDirectory() as folder:
-            trainer = self._trainer(way, folder, epochs)
+            trainer = self._trainer(way, folder, rate)
+            trainer.add_callback(Look())
             started = time.perf_counter()
             trainer.train()
-            seconds = time.perf_counter() - started
-        return {
+            seconds = time.perf_counter() - started - looking
+        told = {
             "seconds": round(seconds, 1),
             "tokens": int(trainer.state.num_input_tokens_seen),
             "steps": trainer.state.global_step,
-            "heldout_loss": round(self._loss(trainer.model), 4),
         }
+        return told | ({"rate": rate, "heldout": curve} if looks else {})
 
     def summary(self, told: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """The figures by their names; of each kind of opponent the fastest."""
@@ -140,7 +172,7 @@ class Bench:
         unpacked, grouped = fastest("unpacked")[1], fastest("grouped")[1]
         opponents = [one["seconds"] for one in (turns, unpacked, grouped)]
         return {
-            "runs": len(self._runs),
+            "runs": len(self.runs),
             "rows": len(self._rows),
             "forwarded_tokens_turns": sum(len(row.input_ids) for row in self._rows),
             "forwarded_tokens_tree": tree["tokens"],
@@ -149,14 +181,12 @@ class Bench:
             "turns_bin": int(packed.rpartition("_")[2]),
             "epoch_seconds_unpacked": unpacked["seconds"],
             "epoch_seconds_grouped": grouped["seconds"],
-            "heldout_loss_tree": tree[f"heldout_loss_{LOSS_EPOCHS}_epochs"],
-            "heldout_loss_turns": turns[f"heldout_loss_{LOSS_EPOCHS}_epochs"],
             "faster_than_the_fastest": round(min(opponents) / tree["seconds"], 2),
             "device": self._machine.device,
             "ways": told,
         }
 
-    def _trainer(self, way: Way, folder: str, epochs: int) -> Any:
+    def _trainer(self, way: Way, folder: str, rate: float) -> Any:
         from datasets import Dataset
         from peft import LoraConfig
         from transformers import AutoModelForCausalLM
@@ -164,7 +194,7 @@ class Bench:
 
         from train.tree import collate
 
-        examples = self._runs if way.tree else [[row] for row in self._rows]
+        examples = self.runs if way.tree else [[row] for row in self._rows]
         columns = {
             "input_ids": [[token for row in run for token in row.input_ids] for run in examples],
             "labels": [[label for row in run for label in row.labels] for run in examples],
@@ -186,10 +216,10 @@ class Bench:
             ),
             args=SFTConfig(
                 output_dir=folder,
-                learning_rate=1e-3,
+                learning_rate=rate,
                 lr_scheduler_type="linear",
                 weight_decay=0.0,
-                num_train_epochs=epochs,
+                num_train_epochs=1,
                 per_device_train_batch_size=at_once,
                 gradient_accumulation_steps=-(-forwards // self._steps),
                 max_length=way.bin or None,
@@ -209,7 +239,7 @@ class Bench:
     def _forwards(self, way: Way) -> int:
         """Forward passes of an epoch."""
         if way.tree:
-            return -(-len(self._runs) // RUNS_A_FORWARD)
+            return -(-len(self.runs) // RUNS_A_FORWARD)
         if way.bin:
             return -(-sum(len(row.input_ids) for row in self._rows) // way.bin)
         return -(-len(self._rows) // way.rows_a_forward)
@@ -229,6 +259,32 @@ class Bench:
             )
             count += row.target_tokens
         return total / count
+
+
+def compared(learning: Bench, curves: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What was learned, and how long each took to the loss that the worse one ends at."""
+    ends = {kind: one["heldout"][-1][1] for kind, one in curves.items()}
+    seconds = {kind: seconds_to(max(ends.values()), one["heldout"]) for kind, one in curves.items()}
+    return {
+        "heldout_loss_tree": ends["tree"],
+        "heldout_loss_turns": ends["turns"],
+        "loss_runs": len(learning.runs),
+        "seconds_to_the_worse_loss_tree": seconds["tree"],
+        "seconds_to_the_worse_loss_turns": seconds["turns"],
+        "faster_to_the_same_loss": round(seconds["turns"] / seconds["tree"], 2),
+        "curves": curves,
+    }
+
+
+def seconds_to(loss: float, curve: list[tuple[float, float]]) -> float:
+    """When a curve of (seconds, loss) comes to ``loss``, on a straight line between two looks."""
+    before, high = 0.0, float("inf")
+    for after, low in curve:
+        if low <= loss:
+            share = (high - loss) / (high - low) if high != float("inf") else 1.0
+            return round(before + share * (after - before), 1)
+        before, high = after, low
+    raise ValueError(f"the curve ends above {loss}")
 
 
 if __name__ == "__main__":
