@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -22,6 +23,7 @@ SPECIAL_TOKENS = (
     "<|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|> <tool_response> </tool_response> "
     "<think> </think>"
 ).split()
+CONTROL = SPECIAL_TOKENS[:14]  # the others are text that a server shows, in Qwen3 as here
 # A word is the same tokens wherever it stands, since its blank is a token of its own: what is
 # copied from prose into quotes or code need not be spelled anew. Digits stand alone.
 SPLIT = r"\p{L}+|\p{N}|[^\p{L}\p{N}]+"
@@ -55,11 +57,14 @@ def build_tokenizer(mixture: Mixture, path: Path) -> PreTrainedTokenizerFast:
             ),
         )
         bpe.save(str(path))
+    told = json.loads(path.read_text(encoding="utf-8"))
+    for token in told["added_tokens"]:
+        token["special"] = token["content"] in CONTROL
     return PreTrainedTokenizerFast(
-        tokenizer_file=str(path),
+        tokenizer_object=Tokenizer.from_str(json.dumps(told)),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=SPECIAL_TOKENS[1:14],
+        additional_special_tokens=CONTROL[1:],
         model_max_length=WINDOW,
         chat_template=TEMPLATE.read_text(encoding="utf-8"),
         clean_up_tokenization_spaces=False,

@@ -20,8 +20,9 @@ from rlm_executor.errors import InputError
 from scripts.tiny_base import cases, labels, measure, pretrain, skills, wordings, words
 from scripts.tiny_base import model as model_module
 from scripts.tiny_base.mixture import Mixture, Pace, encode, recall
-from scripts.tiny_base.model import build_model, build_tokenizer
+from scripts.tiny_base.model import SPECIAL_TOKENS, build_model, build_tokenizer
 from scripts.tiny_base.pointers import find_pointers
+from tests.train import qwen3
 
 SOURCE = ["import os\n\ndef first(path, count):\n    return os.listdir(path)[:count]\n" * 40]
 PROTOCOL = ("```", "llm_query", "REPL", 'answer["')
@@ -318,6 +319,13 @@ def test_a_checkpoint_of_other_settings_is_refused(tokenizer, tmp_path):
         pretrain.train(build_model(tokenizer), tokenizer, Mixture(SOURCE), other, path, str)
     with pytest.raises(InputError, match="multiple of 4096"):
         pretrain.Plan(4096, step_tokens=1000)
+
+
+def test_a_reply_shows_the_added_tokens_that_a_reply_of_qwen3_shows(tokenizer):
+    assert tuple(SPECIAL_TOKENS) == (*qwen3.CONTROL, *qwen3.ORDINARY)
+    ids = tokenizer("".join(SPECIAL_TOKENS))["input_ids"]
+    assert len(ids) == len(SPECIAL_TOKENS)
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "".join(qwen3.ORDINARY)
 
 
 def test_the_template_is_the_one_that_trl_ships():
