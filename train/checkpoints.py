@@ -25,9 +25,8 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 def mark_complete(folder: Path, fingerprint: str, seconds: float) -> None:
     """Declare the checkpoint in ``folder`` whole; ``seconds`` were spent on the run so far."""
-    sizes = {path.name: path.stat().st_size for path in _files(folder)}
     write_json_atomic(
-        folder / MARKER, {"fingerprint": fingerprint, "seconds": seconds, "sizes": sizes}
+        folder / MARKER, {"fingerprint": fingerprint, "seconds": seconds, "sizes": _sizes(folder)}
     )
 
 
@@ -35,7 +34,7 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     """The marker of a whole checkpoint, or None."""
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        sizes = {path.name: path.stat().st_size for path in _files(folder)}
+        sizes = _sizes(folder)
     except (OSError, ValueError):
         return None
     return marker if marker.get("sizes") == sizes else None
@@ -80,5 +79,10 @@ def naming_full_disk(folder: Path) -> Iterator[None]:
         raise
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.name != MARKER)
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file; those of shards, which lie in folders of their own, too."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MARKER
+    }

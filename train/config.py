@@ -35,8 +35,8 @@ class SFTConfig(Config):
     packing: Literal["tree", "turns"] = "tree"
     batch_size: int = Field(default=16, ge=1)  # examples an optimizer step, over all processes
     forward_size: int = Field(default=4, ge=1)  # of them in one forward pass of one process
-    # With tree, in place of forward_size: runs that are at most so many tokens together. A step is
-    # then as many of these bins as hold batch_size runs on average.
+    # In place of forward_size: bins of examples that are at most so many tokens together. A step is
+    # then as many of these bins as hold batch_size examples on average.
     forward_tokens: int | None = Field(default=None, ge=1, exclude_if=lambda tokens: tokens is None)
     max_length: int = Field(gt=0)  # tokens; longer rows are counted and left out, never cut
     optimizer: str = "adamw_torch"  # a name that transformers knows
@@ -61,8 +61,6 @@ class SFTConfig(Config):
                 f"batch_size {self.batch_size} must be a multiple of forward_size "
                 f"{self.forward_size}"
             )
-        if self.forward_tokens is not None and self.packing != "tree":
-            raise ValueError("forward_tokens fills trees; leave it out, or set packing: tree")
         if self.dev is not None and self.method == "full":
             raise ValueError("dev needs an adapter: vLLM exchanges no whole model; leave it out")
         if self.dev_server is not None and self.dev is None:
@@ -79,9 +77,9 @@ class SFTConfig(Config):
             epochs = math.nextafter(epochs, 0)
         return self.model_copy(update={"epochs": epochs})
 
-    def counted_in_bins(self, runs: int, bins: int, processes: int) -> SFTConfig:
-        """The same run with a bin of runs as an example, one in a forward pass."""
-        a_step = max(1, round(self.batch_size * bins / runs / processes)) * processes
+    def counted_in_bins(self, examples: int, bins: int, processes: int) -> SFTConfig:
+        """The same run with a bin of examples as one, one in a forward pass."""
+        a_step = max(1, round(self.batch_size * bins / examples / processes)) * processes
         return self.model_copy(update={"batch_size": a_step, "forward_size": 1})
 
     def forwards_a_step(self, processes: int) -> int:

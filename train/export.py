@@ -21,7 +21,7 @@ from rlm_executor import RLMCard
 from rlm_executor.card import CARD_NAME
 from rlm_executor.files import sha256_text, write_json_atomic, write_text_atomic
 from train.config import SFTConfig
-from train.inputs import Inputs
+from train.inputs import Inputs, license_line
 
 SERVED_DTYPE = torch.bfloat16  # what Qwen3 is published in and vLLM loads
 
@@ -47,7 +47,7 @@ def export(
     else:
         settings_name = "sft.json"  # config.json is the model's own
         _save_whole(partial, model, tokenizer, weights)
-        save_card(partial, inputs, tokenizer)
+        _save_card(partial, inputs, tokenizer)
     write_json_atomic(partial / "metrics.json", metrics)
     write_json_atomic(partial / settings_name, portable(config, inputs))
     write_text_atomic(partial / "README.md", model_card(config, inputs, metrics))
@@ -64,10 +64,10 @@ def save_adapter(
     # Looking for resized embeddings would ask the hub; adapters on linear layers have none.
     model.save_pretrained(str(folder), save_embedding_layers=False)
     _name_the_base(folder / "adapter_config.json", inputs.base_name)
-    save_card(folder, inputs, tokenizer)
+    _save_card(folder, inputs, tokenizer)
 
 
-def save_card(folder: Path, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> None:
+def _save_card(folder: Path, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> None:
     """The dataset's card, and the template that the prompts were rendered with."""
     if inputs.card is not None:
         template = sha256_text(tokenizer.chat_template or "")
@@ -127,8 +127,7 @@ def model_card(config: SFTConfig, inputs: Inputs, metrics: dict[str, Any]) -> st
     return f"""---
 base_model: {inputs.base_name}
 library_name: {library}
-license: apache-2.0
-pipeline_tag: text-generation
+{license_line(inputs.base_name, Path(inputs.base))}pipeline_tag: text-generation
 tags: [{tags}]
 ---
 # {title} {inputs.base_name}
@@ -146,10 +145,38 @@ server renders from the base's chat template.
 | loss at the end | {metrics["final_loss"]} |
 | tokens right at the end | {metrics["final_accuracy"]:.1%} |
 | tokens a second ({metrics["machine"]}) | {metrics["tokens_per_second"]} |
-
+{_results(metrics)}{_funnel(inputs)}
 | setting | value |
 |---|---|
 {settings}
 
 Dataset sha256 `{read["dataset"]}`, base sha256 `{read["base"]}`.
 """
+
+
+def _results(metrics: dict[str, Any]) -> str:
+    """What was measured beside the training, where it was."""
+    rows = []
+    if "heldout_loss" in metrics:
+        rows.append(("loss on runs put aside, at the end", metrics["heldout_loss"]))
+    if "mfu" in metrics:
+        rows.append(("share of the GPU's peak (MFU), nothing recomputed counted", metrics["mfu"]))
+    if metrics.get("dev_scores"):
+        best = metrics["best_step"]
+        rows.append(("development score of these weights", metrics["dev_scores"][best]))
+        rows.append(("these weights are of step", best))
+    return "".join(f"| {name} | {value} |\n" for name, value in rows)
+
+
+def _funnel(inputs: Inputs) -> str:
+    """What became of the attempts that the rows are of, by ``data_gen``."""
+    if inputs.funnel is None:
+        return ""
+    told = json.loads(inputs.funnel.read_text(encoding="utf-8"))
+    families = {name: one["kept"] for name, one in told["by_family"].items()}
+    dropped = ", ".join(f"{rule} {count}" for rule, count in told["dropped"].items())
+    kept = ", ".join(f"{name} {count}" for name, count in families.items())
+    return (
+        f"| attempts, of them kept | {told['attempts']} / {told['kept']} |\n"
+        f"| dropped by rule | {dropped or 'none'} |\n| kept by family | {kept} |\n"
+    )

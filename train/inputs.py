@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Inputs:
     local: bool
     turns: Path
     heldout: Path | None  # rows that the dataset puts aside
+    funnel: Path | None  # what became of the attempts that the dataset is of
     card: Path | None
     stamp: dict[str, Any]
 
@@ -73,6 +75,8 @@ def find_inputs(config: SFTConfig, run: Path) -> Inputs:
                 f"base: {config.base}", "is no folder of the repository", "give an existing one"
             )
         base_sha = "named on the hub"
+    if config.dev is not None and not (REPOSITORY / config.dev).is_file():
+        raise ConfigError(f"dev: {config.dev}", "is no file of the repository", "give one")
     source = run / config.dataset
     turns = source / "dataset" / "turns.parquet"
     if not turns.is_file():
@@ -80,7 +84,7 @@ def find_inputs(config: SFTConfig, run: Path) -> Inputs:
             f"no dataset at {turns}; make it first (`make data`), or check `dataset` and --run"
         )
     heldout = turns.with_name("turns-validation.parquet")
-    card = source / "rlm.json"
+    card, funnel = source / "rlm.json", source / "funnel.json"
     check_dataset(turns, RLMCard.load(card) if card.is_file() else None, run)
     return Inputs(
         base=str(folder) if local else config.base,
@@ -88,6 +92,7 @@ def find_inputs(config: SFTConfig, run: Path) -> Inputs:
         local=local,
         turns=turns,
         heldout=heldout if heldout.is_file() else None,
+        funnel=funnel if funnel.is_file() else None,
         card=card if card.is_file() else None,
         stamp={
             "config_sha256": sha256_text(config.model_dump_json()),
@@ -95,6 +100,7 @@ def find_inputs(config: SFTConfig, run: Path) -> Inputs:
                 "dataset": sha256_file(turns),
                 "base": base_sha,
                 "card": sha256_file(card) if card.is_file() else None,
+                **({"dev": sha256_file(REPOSITORY / config.dev)} if config.dev else {}),
             },
         },
     )
@@ -186,6 +192,18 @@ def _evaluated(dataset: Path, run: Path) -> dict[str, str]:
     for row in read_jsonl(run / "eval" / "results.jsonl"):
         found[str(row.get("task_id"))] = "it is in eval/results.jsonl of this run"
     return found
+
+
+def license_line(base_name: str, folder: Path) -> str:
+    """The line for the front matter of what is made of a base; empty where its licence is not told.
+
+    It is told by the model card in the base's folder; all Qwen3 models are Apache-2.0.
+    """
+    card = folder / "README.md"
+    front = card.read_text(encoding="utf-8") if card.is_file() else ""
+    found = re.match(r"---\n(?:.*\n)*?license: *(\S+) *\n", front)
+    licence = found[1] if found else "apache-2.0" if base_name.startswith("Qwen/Qwen3") else None
+    return f"license: {licence}\n" if licence else ""
 
 
 def is_done(folder: Path, stamp: dict[str, Any]) -> bool:

@@ -75,6 +75,8 @@ def find_machine(packing: str) -> Machine:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     if torch.cuda.is_available() and not on_cpu:
+        # Each process has a GPU of its own; whatever is asked of "cuda" goes there from now on.
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         flash = packing == "turns" and importlib.util.find_spec("flash_attn") is not None
         way = "flash_attention_2" if flash else VARLEN if attention.varlen_works() else ROW_BY_ROW
         return Machine("cuda", processes, torch.get_num_threads(), torch.bfloat16, True, way)

@@ -26,7 +26,7 @@ from rlm_executor.card import CARD_NAME, RLMCard
 from rlm_executor.cli import run_cli
 from rlm_executor.errors import ConfigError, EnvironmentFault, InputError
 from rlm_executor.files import sha256_file, write_json_atomic, write_text_atomic
-from train.inputs import BASE_FILES, MORE_BASE_FILES, REPOSITORY, hash_together
+from train.inputs import BASE_FILES, MORE_BASE_FILES, REPOSITORY, hash_together, license_line
 
 if TYPE_CHECKING:
     import torch
@@ -376,8 +376,7 @@ def model_card(plan: Plan, check: Check) -> str:
 base_model: {plan.base_name}
 base_model_relation: finetune
 library_name: transformers
-license: apache-2.0
-pipeline_tag: text-generation
+{license_line(plan.base_name, plan.base)}pipeline_tag: text-generation
 tags: [sft, trl]
 ---
 # {plan.base_name}, fine-tuned

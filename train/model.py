@@ -12,9 +12,11 @@ import pyarrow.parquet
 import torch
 from accelerate import PartialState
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -23,6 +25,8 @@ from transformers.utils import logging
 from rlm_executor.card import RLMCard
 from rlm_executor.errors import EnvironmentFault, InputError
 from rlm_executor.files import sha256_text
+from train.attention import ROW_BY_ROW, VARLEN
+from train.config import SFTConfig
 from train.inputs import Inputs
 from train.machine import Machine
 
@@ -47,9 +51,18 @@ def load_tokenizer(inputs: Inputs) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(inputs: Inputs, machine: Machine, method: str) -> PreTrainedModel:
-    """The base: frozen in the machine's number format or 4 bits, or all of it to be trained."""
+def load_base(inputs: Inputs, machine: Machine, config: SFTConfig) -> PreTrainedModel:
+    """The base: frozen in the machine's number format or 4 bits, or all of it to be trained.
+
+    Raises:
+        InputError: it can't be loaded, or its attention is more than ``train.attention`` computes.
+    """
+    method = config.method
     logging.disable_progress_bar()
+    if machine.attention in (ROW_BY_ROW, VARLEN):
+        with _one_line(inputs):
+            shape = AutoConfig.from_pretrained(inputs.base).get_text_config()
+        check_attention(shape, config.max_length, inputs.base_name)
     options: dict[str, Any] = {"dtype": machine.dtype}
     if method == "full":
         # Steps are smaller than bf16 can hold, so fp32 is trained; the products stay the machine's.
@@ -66,12 +79,45 @@ def load_base(inputs: Inputs, machine: Machine, method: str) -> PreTrainedModel:
     return model
 
 
+def check_attention(shape: PreTrainedConfig, max_length: int, name: str) -> None:
+    """Raises InputError if a layer is no full causal attention over rows of ``max_length``."""
+    told: set[str] = set(getattr(shape, "layer_types", None) or [])
+    window = getattr(shape, "sliding_window", None)
+    if window is not None and not told and getattr(shape, "use_sliding_window", True):
+        told = {"sliding_attention"}  # of bases whose layers are all alike
+    if window is not None and window >= max_length:
+        told.discard("sliding_attention")
+    others = sorted(told - {"full_attention"})
+    if getattr(shape, "attn_logit_softcapping", None) is not None:
+        others.append("soft-capped scores")
+    if shape.model_type.startswith("gpt_oss"):
+        others.append("attention sinks")
+    if others:
+        raise InputError(
+            f"base {name} has {', '.join(others)} (window {window}), and rows laid end to end are "
+            "trained with plain causal attention only; take a base of full attention, or a "
+            "max_length that its window holds"
+        )
+
+
 def check_method(method: str, machine: Machine) -> None:
     """Say at the start what the method lacks here.
 
     Raises:
-        EnvironmentFault: qlora without a GPU or without bitsandbytes.
+        EnvironmentFault: qlora without a GPU or without bitsandbytes; an adapter under FSDP; one
+            process that sees several GPUs.
     """
+    if method != "full" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise EnvironmentFault(
+            f"method {method} is not trained sharded: a frozen 8B fits one GPU; launch with "
+            "configs/accelerate/one-gpu.yaml or ddp.yaml"
+        )
+    if machine.device == "cuda" and machine.processes == 1 and torch.cuda.device_count() > 1:
+        raise EnvironmentFault(
+            f"one process sees {torch.cuda.device_count()} GPUs; launch with `accelerate launch "
+            "--config_file configs/accelerate/one-gpu.yaml` (or ddp.yaml, to use them all), or set "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
     if method != "qlora":
         return
     if machine.device != "cuda":

@@ -40,7 +40,7 @@ def print_plan(
     card = inputs.card.name if inputs.card else "none"
     unit = "runs" if config.packing == "tree" else "rows"
     if config.forward_tokens is not None:
-        unit = f"bins of runs, {config.forward_tokens} tokens at most,"
+        unit = f"bins of {unit}, {config.forward_tokens} tokens at most,"
     limit = f"{config.max_minutes:g} minutes at most" if config.max_minutes else "no time limit"
     print(
         f"{config.output}: base={inputs.base_name} dataset={config.dataset} card={card}\n"

@@ -15,6 +15,7 @@ merges and pushes nothing.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import os
 import shutil
@@ -30,6 +31,7 @@ if __name__ == "__main__":
 
 from rlm_executor.cli import run_cli  # noqa: E402
 from rlm_executor.config import load_config  # noqa: E402
+from rlm_executor.errors import EnvironmentFault  # noqa: E402
 from train.config import SFTConfig  # noqa: E402
 from train.inputs import REPOSITORY, Inputs, find_inputs, is_done  # noqa: E402
 
@@ -83,8 +85,12 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     machine = find_machine(config.packing)
     machine.prepare()
     check_method(config.method, machine)
+    if config.report_to == "wandb" and importlib.util.find_spec("wandb") is None:
+        raise EnvironmentFault(
+            "report_to: wandb is not installed; `.venv/bin/pip install wandb`, or tensorboard"
+        )
     if config.dev is not None:
-        check_set(REPOSITORY / config.dev)
+        check_set(REPOSITORY / config.dev, config.dev_server, inputs.card is not None)
 
     # Data: token ids and labels, made here, so that TRL changes nothing about them.
     tokenizer = load_tokenizer(inputs)
@@ -98,13 +104,14 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     examples = data.runs if tree else [[row] for row in data.kept]
     planned = config
     if config.forward_tokens is not None:
-        bins = fill([len(grow(run).tokens) for run in examples], config.forward_tokens)
+        sizes = [len(grow(rows).tokens) for rows in examples]  # one row alone is as long as it is
+        bins = fill(sizes, config.forward_tokens)
         planned = config.counted_in_bins(len(examples), len(bins), machine.processes)
         examples = [[row for index in own for row in examples[index]] for own in bins]
     dataset = as_dataset(examples)
 
     # Model: the base frozen, LoRA on every linear layer but the vocabulary projection; or all.
-    model = load_base(inputs, machine, config.method)
+    model = load_base(inputs, machine, config)
     lora = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
@@ -178,7 +185,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             work / checkpoints.WATCHED,
             lambda place: save_adapter(place, trainer.model, inputs, tokenizer),
         )
-        dev.log = trainer.log
+        dev.log = trainer.log_beside
         trainer.add_callback(dev)
 
     # Train: from the last whole checkpoint, if there is one.
@@ -194,7 +201,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     # Save: the best weights, where they are told; the whole folder at once, then checkpoints go.
     weights = trainer.whole_weights() if config.method == "full" else None
     if trainer.is_world_process_zero():
-        if dev is not None and dev.best != trainer.state.global_step:
+        if dev is not None and dev.best not in (None, trainer.state.global_step):
             load_adapter(dev.folder / "best", trainer.model)
             print(f"the weights of step {dev.best} are kept, of the best dev_score", flush=True)
         metrics = measure(total, data, machine, trainer, progress, dev)

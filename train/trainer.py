@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from transformers import Trainer as TransformersTrainer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
@@ -52,6 +54,10 @@ class Trainer(SFTTrainer):
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def log_beside(self, logs: dict[str, float]) -> None:
+        """Log what is no step's: TRL's own log would take the step's averages along."""
+        TransformersTrainer.log(self, logs)
 
     def whole_weights(self) -> dict[str, torch.Tensor]:
         """All weights, gathered if they are sharded; every process must ask, the first has them."""
@@ -110,7 +116,9 @@ class Progress(TrainerCallback):
         kwargs["lr_scheduler"].lr_lambdas[0].total = state.max_steps
         self.planned_steps = self._said_steps = state.max_steps
         self._first_step, self._first_tokens = state.global_step, state.num_input_tokens_seen
-        self._begin = self._last_save = self._last_log = time.monotonic()
+        self._begin = self._last_save = self._step_end = time.monotonic()
+        self._rested = 0.0
+        self._last_log = 0.0  # in seconds of training
         self._last_tokens = state.num_input_tokens_seen
 
     def on_step_end(
@@ -119,7 +127,8 @@ class Progress(TrainerCallback):
         """Ask for a checkpoint when it is time, and keep the plan within the time."""
         now = time.monotonic()
         steps = state.global_step - self._first_step
-        self.trained_seconds = now - self._begin
+        self.trained_seconds = now - self._begin - self._rested
+        self._step_end = now
         self.forwarded_tokens = state.num_input_tokens_seen - self._first_tokens
         last_step = state.max_steps
         if steps >= COLD_STEPS:
@@ -142,7 +151,9 @@ class Progress(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """All files of the checkpoint are written: mark it."""
+        """All files of the checkpoint are written, by all processes: mark it."""
+        self._rest()
+        PartialState().wait_for_everyone()
         self._last_save = time.monotonic()
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
@@ -162,10 +173,11 @@ class Progress(TrainerCallback):
         if "eval_loss" in logs:
             print(f"step={state.global_step} heldout_loss={logs['eval_loss']:.4f}", flush=True)
         if "loss" not in logs:
+            self._rest()
             return
-        now, tokens = time.monotonic(), state.num_input_tokens_seen
-        speed = (tokens - self._last_tokens) / max(now - self._last_log, 1e-9)
-        self._last_log, self._last_tokens = now, tokens
+        tokens = state.num_input_tokens_seen
+        speed = (tokens - self._last_tokens) / max(self.trained_seconds - self._last_log, 1e-9)
+        self._last_log, self._last_tokens = self.trained_seconds, tokens
         # All forwarded tokens are real ones: there is no padding.
         mfu = f"mfu={speed * self.flops_a_token / self.peak:.1%} " if self.peak else ""
         mean = self.trained_seconds / max(1, state.global_step - self._first_step)
@@ -176,6 +188,12 @@ class Progress(TrainerCallback):
             f"left={mean * (state.max_steps - state.global_step):.0f}",
             flush=True,
         )
+
+    def _rest(self) -> None:
+        """What has gone on since the last step's end was no training: a look, or a checkpoint."""
+        now = time.monotonic()
+        self._rested += now - self._step_end
+        self._step_end = now
 
     def _last_step_in_time(self, step: int, a_step: float) -> int:
         if self.max_seconds is None:

@@ -5,7 +5,7 @@
 
 Every ``dev_steps`` steps, and at the end, the adapter of that moment is written and `python -m
 eval.run` answers the set with it, in a process of its own. With ``dev_server`` that vLLM loads the
-adapter anew each time (start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, best on
+adapter anew each time (start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, on
 another GPU); without one a vLLM is started for each look, which needs room beside the training. The
 adapter of the best score is the one that the run leaves.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
+from data_gen.tasks import check_seed
 from eval.grid import EvalConfig
 from eval.results import read_rows
 from rlm_executor.config import load_config
@@ -34,6 +36,11 @@ from rlm_executor.files import write_json_atomic
 from train.inputs import REPOSITORY
 
 ADAPTER = "rlm"  # as the arms of the set call it
+LOOK = "look-"
+NOT_ALLOWED = (
+    "dev_server: {} may not load adapters; start vLLM with --enable-lora and "
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
+)
 # What a launcher sets for its own processes; the evaluation is none of them.
 OF_THE_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_", "ACCELERATE_", "OMP_NUM_THREADS")
 
@@ -60,17 +67,25 @@ class Development(TrainerCallback):
         self.set_path, self.server, self.steps = set_path, server, steps
         self.folder, self.save = folder, save
         self.log: Callable[[dict[str, float]], None] = lambda _: None
-        path = folder / "scores.json"
-        self.scores: dict[int, float] = (
-            {int(step): float(score) for step, score in json.loads(path.read_text()).items()}
-            if path.exists()
-            else {}
-        )
+        self.scores: dict[int, float] = {}
 
     @property
     def best(self) -> int | None:
         """The step of the best score, of equal ones the last; None before the first look."""
         return max(self.scores, key=lambda step: (self.scores[step], step), default=None)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take up the scores of a killed command, where the weights of the best are there too."""
+        if not state.is_world_process_zero:
+            return
+        path = self.folder / "scores.json"
+        if path.exists() and (self.folder / "best").is_dir():
+            told = json.loads(path.read_text(encoding="utf-8"))
+            self.scores = {int(step): float(score) for step, score in told.items()}
+        for left in self.folder.glob(f"{LOOK}*"):
+            shutil.rmtree(left)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -80,16 +95,17 @@ class Development(TrainerCallback):
         if state.global_step % self.steps and not last:
             return
         failed = None
+        due = control.should_log
         if state.is_world_process_zero and state.global_step not in self.scores:
             try:
                 self.look(state.global_step)
             except RLMError as error:
                 failed = error
-                if (
-                    self.scores
-                ):  # it has worked before: hours of training are worth more than a look
+                if self.scores:  # it has worked before: hours of training are worth more
                     print(f"step={state.global_step} no dev_score: {error}", flush=True)
                     failed = None
+        # Logging the score has crossed the step's own log off, in this process only.
+        control.should_log = due
         # The others wait here; and where the first look failed, all of them end.
         [told] = broadcast_object_list([failed and str(failed)])
         if told:
@@ -97,8 +113,8 @@ class Development(TrainerCallback):
 
     def look(self, step: int) -> None:
         """Answer the set with the weights of now; keep them if they are the best so far."""
-        now = self.folder / "now"
-        shutil.rmtree(now, ignore_errors=True)
+        # Never the same place twice: vLLM keeps what it computed by an adapter's name and path.
+        now = self.folder / f"{LOOK}{step}-{secrets.token_hex(4)}"
         self.save(now / "sft")
         score, count = self.answer(now)
         self.scores[step] = score
@@ -145,11 +161,13 @@ def tensorboard(folder: Path) -> TensorBoardCallback:
     return TensorBoardCallback(SummaryWriter(str(folder)))
 
 
-def check_set(path: Path) -> EvalConfig:
-    """The set, refused early where it is none to develop on.
+def check_set(path: Path, server: str | None, has_card: bool) -> EvalConfig:
+    """The set, refused early where it is none to develop on, or can't be answered.
 
     Raises:
-        ConfigError: it is of test seeds, or its arms do not ask the adapter in the loop.
+        ConfigError: it is of test seeds, its arms do not ask the adapter in the loop, or there is
+            no loop to put it in.
+        EnvironmentFault: the server can't be reached, or may not load adapters.
     """
     config = load_config(EvalConfig, path)
     if config.purpose != "smoke":
@@ -160,7 +178,30 @@ def check_set(path: Path) -> EvalConfig:
         raise ConfigError(
             f"dev: {path.name}", "has other arms", f"leave only arms of kind rlm, model {ADAPTER}"
         )
+    check_seed(config.seed, "dev")
+    check_seed(config.seed + max(cell.windows for cell in config.cells) - 1, "dev")
+    if not has_card:
+        raise ConfigError(
+            "dev", "needs the loop's rlm.json beside the dataset", "leave it out, or make the data"
+        )
+    if server is not None:
+        check_server(server)
+    elif config.serve is None:
+        raise ConfigError("dev_server", f"is not given, and {path.name} has no `serve`", "give one")
     return config
+
+
+def check_server(server: str) -> None:
+    """Raises EnvironmentFault if there is no vLLM that may load adapters while it runs."""
+    try:
+        with httpx.Client(timeout=10) as client:
+            client.get(f"{server.rstrip('/')}/models").raise_for_status()
+            told = client.get(f"{server.rstrip('/').removesuffix('/v1')}/openapi.json")
+        known = told.json()["paths"] if told.is_success else {"/v1/load_lora_adapter": {}}
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise EnvironmentFault(f"dev_server: {server} does not answer as vLLM: {error}") from None
+    if "/v1/load_lora_adapter" not in known:
+        raise EnvironmentFault(NOT_ALLOWED.format(server))
 
 
 def exchange(server: str, adapter: Path) -> None:
@@ -177,10 +218,7 @@ def exchange(server: str, adapter: Path) -> None:
             body = {"lora_name": ADAPTER, "lora_path": str(adapter.resolve())}
             told = client.post("load_lora_adapter", json=body)
             if told.status_code == 404:
-                raise EnvironmentFault(
-                    f"dev_server: {server} may not load adapters; start vLLM with --enable-lora "
-                    "and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
-                )
+                raise EnvironmentFault(NOT_ALLOWED.format(server))
             told.raise_for_status()
     except (httpx.HTTPError, json.JSONDecodeError, KeyError) as error:
         raise EnvironmentFault(f"dev_server: {server} does not load the adapter: {error}") from None

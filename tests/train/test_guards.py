@@ -21,7 +21,6 @@ from rlm_executor.files import append_jsonl, sha256_text
 from tests.train import tiny
 from train import rows, sft
 from train.config import SFTConfig
-from train.export import save_card
 from train.inputs import Inputs, find_inputs
 from train.model import load_tokenizer
 
@@ -87,16 +86,6 @@ def test_rows_of_another_template_are_refused(tiny_base: Path, tmp_path: Path):
     tiny.CARD.model_copy(update=other).save(tmp_path / "data")
     with pytest.raises(InputError, match=r"^all 6 rows of .* is not that of the base random-base"):
         load_tokenizer(find(tmp_path))
-
-
-def test_what_is_trained_tells_its_template(tiny_base: Path, tmp_path: Path):
-    tiny.write_run(tmp_path, tiny_base)
-    inputs = find(tmp_path)
-    tokenizer = load_tokenizer(inputs)
-    save_card(tmp_path / "sft", inputs, tokenizer)
-    card = RLMCard.load(tmp_path / "sft")
-    assert card.chat_template_sha256 == sha256_text(tokenizer.chat_template)
-    assert card == tiny.CARD.model_copy(update={"chat_template_sha256": card.chat_template_sha256})
 
 
 @pytest.mark.parametrize("seed", [LAST_TRAINING_SEED + 1, 800_000])

@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlm_executor.card import RLMCard, chat_template
+from rlm_executor.files import sha256_text
 from tests.train import tiny
 from train import sft
 
@@ -47,7 +49,9 @@ def test_a_run_leaves_an_adapter_that_can_be_served(finished, tiny_base: Path):
     names = {path.name for path in (run / "sft").iterdir()}
     expected = {"adapter_model.safetensors", "adapter_config.json", "rlm.json", "metrics.json"}
     assert names == expected | {"config.json", "done.json", "README.md"}
-    assert (run / "sft" / "rlm.json").read_text() == (run / "data" / "rlm.json").read_text()
+    card = RLMCard.load(run / "sft")
+    assert card.chat_template_sha256 == sha256_text(chat_template(tiny_base) or "")
+    assert card.model_copy(update={"chat_template_sha256": None}) == RLMCard.load(run / "data")
     settings = json.loads((run / "sft" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == tiny_base.name
     assert settings["lora_dropout"] == 0 and settings["r"] == 4
@@ -106,6 +110,22 @@ def test_bins_of_runs_are_trained_as_many_runs_a_step(tiny_base, tmp_path, monke
     metrics = json.loads((tmp_path / "sft" / "metrics.json").read_text())
     assert metrics["steps"] == metrics["planned_steps"]
     assert metrics["forwarded_tokens"] < 2 * metrics["tokens"]
+
+
+@pytest.mark.real_trl
+def test_bins_of_rows_learn_the_same_as_single_rows(tiny_base, tmp_path, monkeypatch, capsys):
+    told = []
+    for name, more in (("bins", "forward_tokens=300"), ("rows", "forward_size=1")):
+        config = tiny.write_run(tmp_path / name, tiny_base)
+        arguments = ["--config", config, "--run", tmp_path / name, "--set", "packing=turns"]
+        # One step of all rows, in any order.
+        arguments += ["--set", "epochs=1", "--set", "batch_size=22", "--set", more]
+        call(*arguments, "--set", "forward_size=1", monkeypatch=monkeypatch)
+        told.append(json.loads((tmp_path / name / "sft" / "metrics.json").read_text()))
+    assert "rows, 300 tokens at most, a step, 1 a forward" in capsys.readouterr().out
+    assert [one["steps"] for one in told] == [1, 1]
+    assert told[0]["forwarded_tokens"] == told[1]["forwarded_tokens"] == told[0]["tokens"]
+    assert told[0]["final_loss"] == pytest.approx(told[1]["final_loss"], abs=1.1e-4)
 
 
 @pytest.mark.real_trl

@@ -28,6 +28,18 @@ def test_newest_whole_one(tmp_path: Path):
     assert checkpoints.step_of(newest) == 10
 
 
+def test_a_shard_in_a_folder_of_its_own_counts(tmp_path: Path):
+    make(tmp_path, 9)
+    newest = make(tmp_path, 10)
+    shard = newest / "optimizer_0" / "part"
+    shard.parent.mkdir()
+    shard.write_bytes(bytes(50))
+    checkpoints.mark_complete(newest, "ours", seconds=20.0)
+    assert checkpoints.latest(tmp_path, "ours") == (newest, 20.0)
+    shard.write_bytes(bytes(49))
+    assert checkpoints.latest(tmp_path, "ours") == (newest.with_name("checkpoint-9"), 18.0)
+
+
 @pytest.mark.parametrize("damage", ["no marker", "torn marker", "short file", "file missing"])
 def test_a_torn_one_is_passed_over(tmp_path: Path, damage: str):
     whole, torn = make(tmp_path, 9), make(tmp_path, 10)

@@ -1,14 +1,33 @@
-"""What makes the CPU quick is exact: attention row by row, projection of labelled positions."""
+"""What makes the CPU quick is exact: attention row by row, projection of labelled positions.
+
+And what this training can't do is refused at the start.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GptOssConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3NextConfig,
+)
 
+from rlm_executor.errors import EnvironmentFault, InputError
 from train import attention, machine
+from train.inputs import license_line
+from train.model import check_attention, check_method
 
 LENGTHS = (7, 1, 12)
 
@@ -144,3 +163,73 @@ def test_rows_end_to_end_and_alone_through_the_kernel(ready, monkeypatch: pytest
             for attend in (attention.attend_rows, attention.attend_varlen)
         )
         assert one.shape == other.shape and torch.allclose(one, other, atol=0.02)
+
+
+def shape(kind: type[PreTrainedConfig], **fields: Any) -> PreTrainedConfig:
+    sizes = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4}
+    return kind(**sizes, **fields)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Qwen3Config, {}),
+        (LlamaConfig, {}),
+        (Qwen2Config, {"use_sliding_window": False, "sliding_window": 64}),
+        (MistralConfig, {"sliding_window": None}),
+        (MistralConfig, {"sliding_window": 512}),  # no row is longer
+    ],
+)
+def test_bases_of_full_attention_are_taken(kind, fields):
+    check_attention(shape(kind, **fields), 512, "a base")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "told"),
+    [
+        (MistralConfig, {"sliding_window": 511}, "sliding_attention .window 511"),
+        (
+            Qwen2Config,
+            {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1},
+            "sliding_attention",
+        ),
+        (Gemma2Config, {}, "soft-capped scores"),
+        (Gemma3TextConfig, {"sliding_window": 64}, "sliding_attention"),
+        (Qwen3NextConfig, {}, "linear_attention"),
+        (GptOssConfig, {}, "attention sinks"),
+    ],
+)
+def test_bases_of_other_attention_are_refused(kind, fields, told):
+    with pytest.raises(InputError, match=f"^base a base has .*{told}"):
+        check_attention(shape(kind, **fields), 512, "a base")
+
+
+def test_an_adapter_is_not_trained_sharded(ready, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    check_method("full", ready)
+    with pytest.raises(EnvironmentFault, match="lora is not trained sharded"):
+        check_method("lora", ready)
+
+
+def test_one_process_with_several_gpus_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpu = machine.Machine("cuda", 1, 1, torch.bfloat16, True, attention.VARLEN)
+    with pytest.raises(EnvironmentFault, match="sees 2 GPUs; launch with"):
+        check_method("lora", gpu)
+    check_method("lora", replace(gpu, processes=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "card", "line"),
+    [
+        ("tiny", "---\nlicense: mit\n---\n# x", "license: mit\n"),
+        ("tiny", "---\ntags: [a]\nlicense: llama3.1\n---\n", "license: llama3.1\n"),
+        ("tiny", "# x\nlicense: mit\n", ""),
+        ("meta/Llama", None, ""),
+        ("Qwen/Qwen3-8B", None, "license: apache-2.0\n"),
+    ],
+)
+def test_the_licence_is_the_bases(tmp_path, name, card, line):
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert license_line(name, tmp_path) == line

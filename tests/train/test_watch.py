@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,13 +12,14 @@ from threading import Thread
 
 import pytest
 from safetensors.torch import load_file
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from rlm_executor.config import load_config
-from rlm_executor.errors import ConfigError, EnvironmentFault
+from rlm_executor.errors import ConfigError, EnvironmentFault, InputError
 from tests.train import tiny
 from train import sft
 from train.config import SFTConfig
-from train.watch import Development, check_set, exchange
+from train.watch import Development, check_server, check_set, exchange
 
 ROOT = Path(__file__).resolve().parents[2]
 DEV = ROOT / "configs" / "eval" / "dev-tiny.yaml"
@@ -109,9 +111,43 @@ def test_only_the_first_look_may_end_the_training(tiny_base, tmp_path, monkeypat
     assert "the weights of step 5 are kept" in printed
 
 
+@pytest.mark.real_trl
+def test_a_look_takes_no_log_of_a_step_away(tiny_base, tmp_path, monkeypatch, capsys, answers):
+    looked = ["--set", f"dev={DEV.relative_to(ROOT)}", "--set", "dev_steps=4"]
+    answers.scores = [0.0] * 3
+    steps = []
+    for more in ([], looked):
+        folder = tmp_path / str(len(more))
+        call(monkeypatch, *watched(folder, tiny_base), *more)
+        lines = [line for line in capsys.readouterr().out.splitlines() if " loss=" in line]
+        steps.append([line.split(" tok/s")[0] for line in lines])
+    assert steps[0] == steps[1] and steps[0][-1].startswith("step=12/12")
+    assert len(answers.given) == 3
+
+
+@pytest.mark.real_trl
+def test_scores_of_a_run_that_begins_anew_are_forgotten(
+    tiny_base, tmp_path, monkeypatch, capsys, answers
+):
+    answers.scores = [0.25, 0.75]
+    left = tmp_path / ".sft.work" / "dev"  # of a command that was killed before a checkpoint
+    (left / "best").mkdir(parents=True)
+    (left / "scores.json").write_text('{"6": 1.0}')
+    more = ["--set", f"dev={DEV.relative_to(ROOT)}", "--set", "dev_steps=6"]
+    call(monkeypatch, *watched(tmp_path, tiny_base), *more)
+    metrics = json.loads((tmp_path / "sft" / "metrics.json").read_text())
+    assert metrics["dev_scores"] == {"6": 0.25, "12": 0.75}
+    card = (tmp_path / "sft" / "README.md").read_text()
+    assert "| development score of these weights | 0.75 |" in card
+    assert "| loss on runs put aside, at the end |" in card
+
+
 def test_of_equal_scores_the_last_is_the_best_and_scores_outlive_a_kill(tmp_path, answers):
     def look() -> Development:
-        return Development(DEV, None, 5, tmp_path / "dev", save)
+        made = Development(DEV, None, 5, tmp_path / "dev", save)
+        state = TrainerState(is_world_process_zero=True)
+        made.on_train_begin(TrainingArguments(), state, TrainerControl())
+        return made
 
     def save(folder: Path) -> None:
         tiny.CARD.save(folder)
@@ -122,18 +158,30 @@ def test_of_equal_scores_the_last_is_the_best_and_scores_outlive_a_kill(tmp_path
         first.look(step)
     assert first.best == 20
     assert look().scores == {5: 0.25, 10: 0.75, 15: 0.5, 20: 0.75} and look().best == 20
+    (tmp_path / "dev" / "look-25-00").mkdir()  # of a look that was killed
+    assert look().best == 20
     assert {path.name for path in (tmp_path / "dev").iterdir()} == {"best", "scores.json"}
+    shutil.rmtree(tmp_path / "dev" / "best")
+    assert look().best is None
 
 
 EMPTY = len(b"{}").to_bytes(8, "little") + b"{}"  # safetensors without a tensor
 
 
 def test_only_development_sets_are_taken(tmp_path):
-    assert check_set(DEV).seed == 710_000
+    assert check_set(DEV, None, True).seed == 710_000
     with pytest.raises(ConfigError, match="is a recorded evaluation"):
-        check_set(ROOT / "configs" / "eval" / "tiny.yaml")
+        check_set(ROOT / "configs" / "eval" / "tiny.yaml", None, True)
     with pytest.raises(ConfigError, match="has other arms"):
-        check_set(ROOT / "configs" / "eval" / "ci.yaml")
+        check_set(ROOT / "configs" / "eval" / "ci.yaml", None, True)
+    with pytest.raises(ConfigError, match="needs the loop's rlm.json"):
+        check_set(DEV, None, False)
+    with pytest.raises(ConfigError, match="dev_server: is not given, and dev-qwen3-8b.yaml has no"):
+        check_set(DEV.with_name("dev-qwen3-8b.yaml"), None, True)
+    other = tmp_path / "dev.yaml"
+    other.write_text(DEV.read_text().replace("seed: 710000", "seed: 800000"))
+    with pytest.raises(InputError, match="seed 800000 is not a dev seed"):
+        check_set(other, None, True)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +203,10 @@ class Server(BaseHTTPRequestHandler):
     calls: list[tuple[str, dict]]
 
     def do_GET(self) -> None:
-        self.say(200, {"data": [{"id": "base"}, {"id": "rlm"}]})
+        if self.path == "/openapi.json":
+            self.say(200, {"paths": {"/v1/load_lora_adapter": {}} if self.may_load else {}})
+        else:
+            self.say(200, {"data": [{"id": "base"}, {"id": "rlm"}]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -190,7 +241,12 @@ def test_the_adapter_before_goes_then_the_new_one_comes(server: str, tmp_path):
 
 
 def test_a_server_that_may_not_load_says_how_to_start_it(server: str, tmp_path):
+    check_server(server)
     Server.may_load = False
+    with pytest.raises(EnvironmentFault, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"):
+        check_server(server)
+    with pytest.raises(EnvironmentFault, match="does not answer as vLLM"):
+        check_server("http://127.0.0.1:9/v1")
     with pytest.raises(EnvironmentFault, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"):
         exchange(server, tmp_path)
     with pytest.raises(EnvironmentFault, match="does not load the adapter"):
