@@ -91,8 +91,10 @@ def vllm_engine(
         log=tmp_path_factory.mktemp("logs") / "vllm.log",
     )
     # pytest shows captured output only of failures; a start that fails says why by itself.
-    with Engine(config, say=lambda line: print(line, file=sys.stderr)) as engine:
-        yield engine
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")  # for test_serve_exchange
+        with Engine(config, say=lambda line: print(line, file=sys.stderr)) as engine:
+            yield engine
 
 
 @pytest.fixture(scope="session")
