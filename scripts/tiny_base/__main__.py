@@ -31,7 +31,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("assets/tiny-base"))
-    parser.add_argument("--tokens", type=int, default=12_000_000)
+    parser.add_argument("--tokens", type=int, default=9_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--step-tokens", type=int, default=4096, help="a multiple of 4,096")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
