@@ -147,9 +147,9 @@ async def test_vllm_told_the_ids_that_are_trained(
         }
         for turn in turns
     ]
-    # vLLM leaves control tokens out of the text. Qwen3's <think> is none; the tiny base's is.
+    # vLLM leaves control tokens out of the text; <think> is none of them.
     control = {number for number, token in student.added_tokens_decoder.items() if token.special}
-    stopped = 0
+    stopped = exact = 0
     for turn, end, row in zip(turns, ends, rows.encode(made, student, 10**6).kept, strict=True):
         told, said = list(turn.prompt_token_ids or ()), list(turn.token_ids or ())
         prompt, target = row.input_ids[: len(told)], row.input_ids[len(told) :]
@@ -158,10 +158,15 @@ async def test_vllm_told_the_ids_that_are_trained(
         reply = said[:-1] if end == "stop" else said
         assert end != "stop" or said[-1] == student.eos_token_id
         assert thinking or not control & {*reply}
-        assert target == [*(token for token in reply if token not in control), target[-1]]
+        text = [token for token in reply if token not in control]
+        # A base that babbles may write a word in other pieces than a tokenizer cuts it into; what
+        # is trained is what the tokenizer gives, which later prompts have too.
+        cut = student(student.decode(text), add_special_tokens=False)["input_ids"]
+        exact += cut == text
+        assert target == [*cut, target[-1]]
         assert target[-1] == student.eos_token_id
         stopped += end == "stop"
-    assert stopped >= len(journals)
+    assert stopped >= len(journals) and exact >= len(turns) // 2
 
 
 def test_a_reply_that_the_loop_would_cut_is_refused(tokenizer: PreTrainedTokenizerBase):
