@@ -201,7 +201,7 @@ def license_line(base_name: str, folder: Path) -> str:
     """
     card = folder / "README.md"
     front = card.read_text(encoding="utf-8") if card.is_file() else ""
-    found = re.match(r"---\n(?:.*\n)*?license: *(\S+) *\n", front)
+    found = re.match(r"---\n(?:(?!---\n).*\n)*?license: *(\S+) *\n", front)
     licence = found[1] if found else "apache-2.0" if base_name.startswith("Qwen/Qwen3") else None
     return f"license: {licence}\n" if licence else ""
 

@@ -104,7 +104,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     examples = data.runs if tree else [[row] for row in data.kept]
     planned = config
     if config.forward_tokens is not None:
-        sizes = [len(grow(rows).tokens) for rows in examples]  # one row alone is as long as it is
+        sizes = [len(grow(one).tokens) for one in examples]  # one row alone is as long as it is
         bins = fill(sizes, config.forward_tokens)
         planned = config.counted_in_bins(len(examples), len(bins), machine.processes)
         examples = [[row for index in own for row in examples[index]] for own in bins]

@@ -225,6 +225,7 @@ def test_one_process_with_several_gpus_is_refused(monkeypatch):
         ("tiny", "---\nlicense: mit\n---\n# x", "license: mit\n"),
         ("tiny", "---\ntags: [a]\nlicense: llama3.1\n---\n", "license: llama3.1\n"),
         ("tiny", "# x\nlicense: mit\n", ""),
+        ("tiny", "---\ntags: [a]\n---\nlicense: mit\n", ""),
         ("meta/Llama", None, ""),
         ("Qwen/Qwen3-8B", None, "license: apache-2.0\n"),
     ],
