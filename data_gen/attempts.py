@@ -81,6 +81,7 @@ class Attempts:
             "dollars": result.dollars or 0.0,
             "seconds": result.seconds,
             "faults": _faults(Trajectory.read(journal)),
+            "served_by": [one.model for one in (config.teacher, config.leaf) if one.model],
         }
         return await self._assessed(row, asked, _told(result))
 

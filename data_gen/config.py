@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from data_gen.rules import PRESETS, FilterConfig
+from data_gen.rules import PRESETS, RULES, FilterConfig
 from data_gen.tasks import FAMILIES
 from rlm_executor import Price, RLMCard, Sampling
 from rlm_executor.config import Config
@@ -19,6 +19,8 @@ from rlm_executor.sandbox.tiers import Isolation
 # they are judged again, not made again.
 _NOT_OF_ATTEMPTS = {"keep", "tasks", "filter", "tokenizer", "concurrency", "max_attempts_factor"}
 _NOT_OF_ATTEMPTS |= {"max_dollars", "expect", "validation", "evaluation"}
+# The same model at another address, or asked more patiently, says the same.
+_WAY_TO_A_MODEL = {"base_url", "api_key_env", "timeout_s", "retries"}
 
 
 class ModelConfig(Config):
@@ -137,6 +139,12 @@ class GenerateConfig(Config):
         paid = [one for one in (self.teacher, self.leaf) if one.kind == "endpoint"]
         if self.max_dollars is not None and not all(one.price for one in paid):
             raise ValueError("`max_dollars` needs the `price` of teacher and leaf")
+        share, cap = max((self.quota() or {"": 0}).values()), self.filter.family_cap
+        if cap is not None and share > cap:
+            raise ValueError(
+                f"`keep` asks for {share} runs of a family, and filter.family_cap ends at {cap}; "
+                "raise one or lower the other"
+            )
         return self
 
     def quota(self) -> dict[str, int] | None:
@@ -153,11 +161,13 @@ class GenerateConfig(Config):
 
     def attempts_sha256(self) -> str:
         """Of all that decides what an attempt is."""
-        return sha256_text(self.model_dump_json(exclude=_NOT_OF_ATTEMPTS))
+        left_out: dict[str, Any] = dict.fromkeys(_NOT_OF_ATTEMPTS, True)
+        left_out |= {"teacher": _WAY_TO_A_MODEL, "leaf": _WAY_TO_A_MODEL}
+        return sha256_text(self.model_dump_json(exclude=left_out))
 
     def filter_sha256(self) -> str:
-        """Of all that decides how an attempt is judged."""
-        return sha256_text(self.model_dump_json(include={"filter", "tokenizer"}))
+        """Of all that decides how an attempt is judged; verdicts of other ``RULES`` are old."""
+        return sha256_text(RULES + self.model_dump_json(include={"filter", "tokenizer"}))
 
     def sha256(self) -> str:
         """Of all that decides what the dataset is."""

@@ -12,8 +12,8 @@ Row = dict[str, Any]
 # The texts that contexts are made of, where they are not made up.
 _SOURCES = {
     "hops": "Python's standard library (PSF licence) as filler between made-up documents",
-    "codeqa": "Python's standard library (PSF licence)",
-    "pro": "Python's standard library and its help topics (PSF licence)",
+    "codeqa": "Python's standard library (PSF licence); contexts past its size: installed packages",
+    "pro": "Python's standard library, its help topics (PSF licence); as codeqa past its size",
     "ruler": "Python's standard library (PSF licence) as haystack",
     "straddle": "made up",
     "deep": "made up",
@@ -33,7 +33,7 @@ def describe(funnel: Row, tables: dict[str, list[Row]], config: GenerateConfig) 
     turns = [row for name, rows in tables.items() if name.startswith("turns") for row in rows]
     return "\n".join(
         [
-            _head("turns-validation" in tables),
+            _head("turns-validation" in tables, config),
             "# Trajectories of a recursive language model\n",
             f"{len(runs)} runs of a teacher in the REPL loop of arXiv 2512.24601, {len(turns)} "
             "root turns as training rows.\n",
@@ -65,8 +65,10 @@ def describe(funnel: Row, tables: dict[str, list[Row]], config: GenerateConfig) 
     )
 
 
-def _head(validation: bool) -> str:
-    lines = ["---", "license: apache-2.0", "configs:"]
+def _head(validation: bool, config: GenerateConfig) -> str:
+    # Of other real sets only their owners can say under which licence pieces of them go on.
+    known = config.real is None or config.real["name"] in _LICENCES
+    lines = ["---", f"license: {'apache-2.0' if known else 'other'}", "configs:"]
     for name in ("trajectories", "turns"):
         lines += [f"- config_name: {name}", "  data_files:"]
         lines += ["  - split: train", f"    path: dataset/{name}.parquet"]

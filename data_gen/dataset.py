@@ -19,7 +19,6 @@ from data_gen.rules import Verdict
 from rlm_executor import Trajectory
 from rlm_executor.files import read_jsonl, sha256_file, sha256_text, write_text_atomic
 
-_MOST_BELOW = 1  # run below each run is trained on: they are many, and much alike
 Row = dict[str, Any]
 
 
@@ -32,7 +31,7 @@ def turn_rows(
 
     Args:
         row: the attempt.
-        verdict: its targets and copies.
+        verdict: its targets, those of runs below, and copies.
         trajectory: the run.
         template: the chat template's arguments, as the card serves the student.
     """
@@ -41,9 +40,8 @@ def turn_rows(
     for copy in range(verdict.copies):
         run = row["run"] if not copy else f"{row['run']}#{copy + 1}"
         rows += _rows(trajectory, {*verdict.targets}, own | {"run": run})
-        for node, child in _below(trajectory)[:_MOST_BELOW]:
-            good = {index for index, turn in enumerate(child.turns) if not turn.error}
-            rows += _rows(child, good, own | {"run": f"{run}/{node}"})
+        for node, targets in verdict.below:
+            rows += _rows(trajectory.children[node], {*targets}, own | {"run": f"{run}/{node}"})
     return rows
 
 
@@ -65,16 +63,6 @@ def _rows(trajectory: Trajectory, targets: set[int], own: Row) -> list[Row]:
     ]
 
 
-def _below(trajectory: Trajectory) -> list[tuple[str, Trajectory]]:
-    """The runs below that ended by themselves, in an order that no position decides."""
-    found = [
-        (node, child)
-        for node, child in trajectory.children.items()
-        if child.end is not None and child.end["stop_reason"] == "answered"
-    ]
-    return sorted(found, key=lambda one: sha256_text(one[1].run["question"] + one[0]))
-
-
 def write(folder: Path, kept: list[tuple[Row, Verdict]], config: GenerateConfig) -> None:
     """Write ``dataset/`` and the dataset card into ``folder``; all of it or nothing."""
     tables: dict[str, list[Row]] = {"trajectories": [], "turns": []}
@@ -90,6 +78,8 @@ def write(folder: Path, kept: list[tuple[Row, Verdict]], config: GenerateConfig)
         template = config.card.sampling.chat_template_kwargs or {}
         tables[f"turns{split}"] += turn_rows(row, verdict, trajectory, template)
         tables[f"trajectories{split}"].append(_told(row, trajectory))
+    # Of few tasks none may be put aside: a table without rows has no columns either.
+    tables = {name: rows for name, rows in tables.items() if rows or "-" not in name}
     write_parquet(folder / "dataset", tables)
     funnel = json.loads((folder / "funnel.json").read_text())
     write_text_atomic(folder / "README.md", datacard.describe(funnel, tables, config))

@@ -93,7 +93,7 @@ def _counts(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "attempts": len(verdicts),
         "kept": len(kept),
         "copies": sum(one.copies for one in kept),
-        "turns": sum(one.copies * len(one.targets) for one in kept),
+        "turns": sum(one.rows for one in kept),
         "dropped": _ordered(
             ATTEMPT_RULES, Counter(one.dropped.rule for one in verdicts if one.dropped)
         ),

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import fcntl
 import math
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +63,14 @@ def main() -> int:
         print(f"NOT READY: {problem}" if problem else "ready; nothing was made or spent")
         return 1 if problem else 0
     folder: Path = args.run / "data"
-    digest = config.sha256()
-    if dataset.is_done(folder, digest):
-        print(f"data: done before, the dataset is in {folder}")
-        return 0
+    with _held(folder):
+        if dataset.is_done(folder, config.sha256()):
+            print(f"data: done before, the dataset is in {folder}")
+            return 0
+        return _make(config, folder)
+
+
+def _make(config: GenerateConfig, folder: Path) -> int:
     for evaluation in config.evaluation:  # what is missing is told before anything is spent
         find(evaluation)
     _own_folder(config, folder)
@@ -85,8 +92,23 @@ def main() -> int:
     if made.short:
         print(f"data: INCOMPLETE: {made.short}")
         return 1
-    dataset.mark_done(folder, digest, time.monotonic() - started)
+    dataset.mark_done(folder, config.sha256(), time.monotonic() - started)
     return 0
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """One generation at a time in a folder: two would spend twice and tear each other's files."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another generation is running in {folder}; wait for it or stop it, or give "
+                "another --run"
+            ) from None
+        yield
 
 
 def _own_folder(config: GenerateConfig, folder: Path) -> None:
@@ -95,15 +117,19 @@ def _own_folder(config: GenerateConfig, folder: Path) -> None:
     if folder.exists() and not stamp.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} holds other files than a generation's; give another --run")
     if stamp.exists() and stamp.read_text() != digest:
-        paid = any(row.get("dollars") for row in read_jsonl(folder / "attempts.jsonl"))
-        if paid or (config.teacher.kind == "endpoint" and (folder / "attempts.jsonl").exists()):
+        rows = read_jsonl(folder / "attempts.jsonl")
+        if any(row.get("dollars") or row.get("served_by") for row in rows):
             raise InputError(
                 f"{folder} holds attempts of another configuration; give another --run, or delete "
                 "that folder"
             )
-        shutil.rmtree(folder)
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)  # at once: a kill leaves no half of it
+        shutil.rmtree(old)
     folder.mkdir(parents=True, exist_ok=True)
     stamp.write_text(digest)
+    (folder / "done.json").unlink(missing_ok=True)  # what is written from here on may be others'
 
 
 class Made:
@@ -165,8 +191,8 @@ class Generation:
         config = self._config
         tasks = supply(config)
         found = {row["index"]: row for row in read_jsonl(self._path, repair=True)}
-        # A teacher that was down may be up again.
-        self._rows = {n: r for n, r in found.items() if r["stop_reason"] != "root_error"}
+        # A server that was down may be up again.
+        self._rows = {number: row for number, row in found.items() if not _unserved(row)}
         limit = self._limit(tasks)
         print(
             f"data: {self._wanted()}, at most {limit} attempts; "
@@ -176,41 +202,55 @@ class Generation:
         )
         purse = Purse(config.max_dollars, self._folder / "spent.json")
         async with open_models(config, purse) as models:
-            attempts = Attempts(config, self._folder, tasks, models, _counter(config.tokenizer))
             progress = Progress(self.state)
-            # Waves end at fixed numbers, so the attempts made do not depend on interruptions.
-            for start in range(0, limit, WAVE):
-                end = min(start + WAVE, limit)
-                await self._wave(range(start, end), attempts, tasks, purse, progress)
-                made = [self._rows[index] for index in range(end) if index in self._rows]
-                if purse.empty:
-                    self._short = (
-                        f"max_dollars={config.max_dollars} is used up; raise it and {_GO_ON}"
-                    )
-                    break
-                if config.keep is not None and self._kept(made) == config.keep:
-                    break
-            else:
-                made = [self._rows[index] for index in range(limit) if index in self._rows]
-                if config.keep is not None:
-                    tried = tasks.count is not None and limit == tasks.count * config.attempts
-                    self._short = (
-                        f"{self._kept(made)} of {config.keep} trajectories after {limit} attempts; "
-                        "look at the funnel, mend the teacher, "
-                        + (
-                            f"or give more than {tasks.count} `tasks` or {config.attempts} "
-                            "`attempts` each, or a lower `keep`"
-                            if tried
-                            else "or raise max_attempts_factor"
-                        )
-                    )
-            purse.close()
-            self.peak_mb = progress.peak_mb
-            cost = {
-                "dollars_at_most": math.ceil(purse.spent * 1e6) / 1e6,
-                "faults": models.faults(),
-            }
+            try:
+                count = _counter(config.tokenizer)
+                attempts = Attempts(config, self._folder, tasks, models, count)
+                made = await self._waves(limit, attempts, tasks, purse, progress)
+            finally:
+                purse.close(models.faults())
+                self.peak_mb = progress.peak_mb
+        cost = {
+            "dollars_at_most": math.ceil(purse.spent * 1e6) / 1e6,
+            "faults": dict(purse.faults.most_common()),
+        }
         return Made(config, made, cost, self._short)
+
+    async def _waves(
+        self, limit: int, attempts: Attempts, tasks: Supply, purse: Purse, progress: Progress
+    ) -> list[Row]:
+        """The attempts up to where enough are kept, the purse is empty or no more may be made."""
+        config = self._config
+        made: list[Row] = []
+        # Waves end at fixed numbers, so the attempts made do not depend on interruptions.
+        for start in range(0, limit, WAVE):
+            end = min(start + WAVE, limit)
+            full = self._full(made)
+            owed = [
+                index
+                for index in range(start, end)
+                if index in self._rows or tasks.family(index // config.attempts) not in full
+            ]
+            await self._wave(owed, attempts, tasks, purse, progress)
+            made = [self._rows[index] for index in range(end) if index in self._rows]
+            if config.keep is not None and self._kept(made) == config.keep:
+                return made
+            if any(index not in self._rows for index in owed):
+                self._short = f"max_dollars={config.max_dollars} is used up; raise it and {_GO_ON}"
+                return made
+        if config.keep is not None:
+            tried = tasks.count is not None and limit == tasks.count * config.attempts
+            self._short = (
+                f"{self._kept(made)} of {config.keep} trajectories after {len(made)} attempts; "
+                "look at the funnel, mend the teacher, "
+                + (
+                    f"or give more than {tasks.count} `tasks` or {config.attempts} "
+                    "`attempts` each, or a lower `keep`"
+                    if tried
+                    else "or raise max_attempts_factor"
+                )
+            )
+        return made
 
     def _wanted(self) -> str:
         if self._config.keep is None:
@@ -228,16 +268,24 @@ class Generation:
     def _kept(self, rows: list[Row]) -> int:
         return sum(verdict.dropped is None for verdict in chosen(self._config, rows))
 
+    def _full(self, rows: list[Row]) -> set[str]:
+        """The families that have their share: no more of them is paid for."""
+        kept = Counter(v.family for v in chosen(self._config, rows) if v.dropped is None)
+        quota = self._config.quota() or {}
+        return {family for family, share in quota.items() if kept[family] >= share}
+
     async def _wave(
         self,
-        wave: range,
+        wave: list[int],
         attempts: Attempts,
         tasks: Supply,
         purse: Purse,
         progress: Progress,
     ) -> None:
         each = self._config.attempts
-        await asyncio.to_thread(tasks.between, wave.start // each, (wave.stop - 1) // each + 1)
+        if not wave:
+            return
+        await asyncio.to_thread(tasks.between, wave[0] // each, wave[-1] // each + 1)
         semaphore = asyncio.Semaphore(self._config.concurrency)
 
         async def one(index: int) -> None:
@@ -251,7 +299,7 @@ class Generation:
                     return
                 else:
                     row = await attempts.make(index)
-                    if purse.empty:  # its requests may have been refused: it is made anew then
+                    if "SpendingStopped" in row["faults"]:  # it is made anew with more dollars
                         return
                     self._alive(row)
                 append_jsonl(self._path, row)
@@ -262,18 +310,19 @@ class Generation:
             async with asyncio.TaskGroup() as group:
                 for index in wave:
                     group.create_task(one(index))
-        except* RLMError as errors:
+        except* (RLMError, OSError) as errors:
             raise errors.exceptions[0] from None
 
     def _alive(self, row: Row) -> None:
-        """Raises EnvironmentFault if the teacher has not answered for a while."""
-        self._failed = self._failed + 1 if row["stop_reason"] == "root_error" else 0
+        """Raises EnvironmentFault if the teacher or the leaf has not answered for a while."""
+        self._failed = self._failed + 1 if _unserved(row) else 0
         if self._failed >= max(_DEAD, 2 * self._config.concurrency):
+            root = row["stop_reason"] == "root_error"
+            who, model = ("teacher", self._config.teacher) if root else ("leaf", self._config.leaf)
             kinds = ", ".join(row["faults"]) or "no reply"
             raise EnvironmentFault(
-                f"the teacher {self._config.teacher.model} has failed {self._failed} runs one "
-                f"after the other ({kinds}); look at {self._config.teacher.base_url}, then "
-                f"{_GO_ON}"
+                f"the {who} {model.model} has failed {self._failed} runs one after the other "
+                f"({kinds}); look at {model.base_url}, then {_GO_ON}"
             )
 
     def state(self) -> tuple[int, int]:
@@ -282,6 +331,12 @@ class Generation:
 
 
 _GO_ON = "run the same command to go on"
+
+
+def _unserved(row: Row) -> bool:
+    """Whether a server did not answer: such a run says nothing of its teacher."""
+    leafless = not row["calls"] and bool(row["faults"].get("ServerUnavailable"))
+    return row["stop_reason"] == "root_error" or leafless
 
 
 def _counter(tokenizer: str) -> Count | None:
@@ -296,6 +351,7 @@ def _counter(tokenizer: str) -> Count | None:
 
     try:
         known = AutoTokenizer.from_pretrained(tokenizer)
+        known.apply_chat_template([{"role": "user", "content": "?"}])  # a base may have none
     except (OSError, ValueError) as error:
         raise InputError(
             f"tokenizer: {tokenizer} can't be loaded ({str(error).splitlines()[0]}); give a folder "

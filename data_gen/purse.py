@@ -7,6 +7,8 @@ cost. The file holds an upper bound of what is spent at any moment, so a kill fo
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +29,14 @@ class Purse:
     Attributes:
         spent: dollars, at most.
         empty: a request was refused.
+        faults: requests that failed, by kind; of earlier calls, until it is closed.
     """
 
     def __init__(self, most: float | None, file: Path) -> None:
         self._most, self._file = most, file
-        known = file.exists()
-        self.spent = float(json.loads(file.read_text())["dollars_at_most"]) if known else 0.0
+        known = json.loads(file.read_text()) if file.exists() else {}
+        self.spent = float(known.get("dollars_at_most", 0.0))
+        self.faults: Counter[str] = Counter(known.get("faults", {}))
         self.empty = False
         self._out = 0.0  # reserved for requests on their way
         self._written = self.spent
@@ -56,13 +60,15 @@ class Purse:
         self._out -= reserved
         self.spent += used
 
-    def close(self) -> None:
-        """Write down what it is now."""
+    def close(self, faults: Mapping[str, int]) -> None:
+        """Write down what it is now, and what has failed since it was opened."""
+        self.faults.update(faults)
         self._write(self.spent)
 
     def _write(self, dollars: float) -> None:
         self._written = dollars if self._most is None else min(dollars, self._most)
-        write_json_atomic(self._file, {"dollars_at_most": round(self._written, 6)})
+        told = {"dollars_at_most": round(self._written, 6), "faults": dict(self.faults)}
+        write_json_atomic(self._file, told)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rlm_executor import Dialect, RLMCard, Trajectory
 from rlm_executor.parsing import Reply
 
-_LINES = re.compile(r"[^\n]*\n|[^\n]+")
+_LINES = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # as `ast` counts them
 
 
 class Unmendable(Exception):

@@ -26,6 +26,7 @@ from data_gen.replies import Fix
 from data_gen.tasks.task import BYTES_PER_TOKEN
 from rlm_executor import Message, Trajectory, Turn
 from rlm_executor.config import Config
+from rlm_executor.files import sha256_text
 
 Count = Callable[[list[Message]], int]
 _EXCERPT = 160
@@ -72,6 +73,8 @@ PRESETS = {
         family_floor=30,
     ),
 }
+RULES = "2"  # counts up when the same rules begin to judge otherwise
+_MOST_BELOW = 1  # run below each run is trained on: they are many, and much alike
 ATTEMPT_RULES = (
     ("root_failed", "not_scored")
     + ("ready_before_looking", "ready_without_content", "answer_rebound", "final_in_code")
@@ -95,6 +98,7 @@ class Verdict:
     """What became of an attempt.
 
     targets: its turns that are trained on.
+    below: runs that it has started and that are trained on with it, each with its targets.
     copies: how often it is in the data; 0 if it was dropped.
     left_out: turns of the recorded run that its repair has left out.
     """
@@ -109,6 +113,12 @@ class Verdict:
     fixes: tuple[Fix, ...] = ()
     left_out: int = 0
     copies: int = 1
+    below: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Training rows of all its copies."""
+        return self.copies * (len(self.targets) + sum(len(targets) for _, targets in self.below))
 
     def told(self) -> dict[str, Any]:
         """As a row holds it; ``read`` makes it a verdict again."""
@@ -125,6 +135,7 @@ class Verdict:
                 "dropped": None if whole is None else Dropped(*whole),
                 "turns_dropped": tuple(Dropped(*one) for one in told["turns_dropped"]),
                 "fixes": tuple(Fix(*one) for one in told["fixes"]),
+                "below": tuple((node, (*targets,)) for node, targets in told["below"]),
             }
         )
 
@@ -160,22 +171,51 @@ def judge(
     if rule:
         excerpt = turns[-1].reply[-_EXCERPT:] if turns else ""
         return replace(verdict, dropped=Dropped(rule, None, excerpt), copies=0)
+    targets, dropped = _targets(trajectory, config, context, count)
+    below = []
+    for node, child in _below(trajectory)[:_MOST_BELOW]:
+        # What the context of a run below was, its journal does not hold.
+        own, left_out = _targets(child, config, None, count)
+        below += [(node, own)] if own else []
+        dropped += left_out
+    verdict = replace(
+        verdict,
+        targets=targets,
+        turns_dropped=tuple(dropped),
+        below=tuple(below if targets else ()),
+    )
+    if targets:
+        return verdict
+    excerpt = dropped[-1].excerpt if dropped else ""
+    return replace(verdict, dropped=Dropped("no_target", None, excerpt), copies=0)
+
+
+def _targets(
+    trajectory: Trajectory, config: FilterConfig, context: str | None, count: Count | None
+) -> tuple[tuple[int, ...], list[Dropped]]:
+    """The turns that no rule drops, and those that one does."""
     lost = _lost_chunks(trajectory, context) if config.no_lost_chunks else {}
     replied = [turn for turn in trajectory.turn_rows if "error" not in turn]
     cut = {at for at, turn in enumerate(replied) if turn["finish_reason"] == "length"}
     targets: list[int] = []
     dropped: list[Dropped] = []
-    for index, turn in enumerate(turns):
+    for index, turn in enumerate(trajectory.turns):
         bad = _turn_rule(index, turn, config, lost, count)
         if bad is None and config.no_cut_replies and index in cut:
             bad = Dropped("cut_reply", index, turn.reply[-_EXCERPT:])
         targets += [] if bad else [index]
         dropped += [bad] if bad else []
-    verdict = replace(verdict, targets=tuple(targets), turns_dropped=tuple(dropped))
-    if targets:
-        return verdict
-    excerpt = dropped[-1].excerpt if dropped else ""
-    return replace(verdict, dropped=Dropped("no_target", None, excerpt), copies=0)
+    return tuple(targets), dropped
+
+
+def _below(trajectory: Trajectory) -> list[tuple[str, Trajectory]]:
+    """The runs below that ended by themselves, in an order that no position decides."""
+    found = [
+        (node, child)
+        for node, child in trajectory.children.items()
+        if child.end is not None and child.end["stop_reason"] == "answered"
+    ]
+    return sorted(found, key=lambda one: sha256_text(one[1].run["question"] + one[0]))
 
 
 def _run_rule(
@@ -260,7 +300,8 @@ def _without_chunk(
             else:
                 kinds[kind].append(prompt)
     for kind, prompts in kinds.items():
-        if holding[kind]:
+        # The same words again and again, and no text in any: all have lost it.
+        if holding[kind] or len({*prompts}) < len(prompts):
             yield from prompts
 
 

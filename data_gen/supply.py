@@ -38,6 +38,10 @@ class Supply(Protocol):
         """Be ready for the tasks from ``first`` up to, without, ``last``; never backwards."""
         ...
 
+    def family(self, number: int) -> str:
+        """Of a task, whether it is ready for it or not."""
+        ...
+
     def task(self, number: int) -> Asked:
         """One of those that it is ready for."""
         ...
@@ -72,6 +76,10 @@ class Synthetic:
         family = rng.choices(list(config.families), list(config.families.values()))[0]
         return family, rng.choice(config.lengths), seed
 
+    def family(self, number: int) -> str:
+        """Drawn from its seed."""
+        return self.plan(number)[0]
+
     def task(self, number: int) -> Asked:
         """Raises InputError for a seed that is not for training."""
         family, length, seed = self.plan(number)
@@ -104,6 +112,11 @@ class Real:
         for window in self._set:
             text = window.text()
             for task in window.tasks:
+                if task.meta.get("sealed"):  # or a crawler could learn from our dataset
+                    raise InputError(
+                        f"real: {self._set.name} is published encrypted so that nobody trains on "
+                        "it; it is for evaluation only"
+                    )
                 yield Asked(task, text, 0)
 
     def between(self, first: int, last: int) -> None:
@@ -113,6 +126,10 @@ class Real:
             if self._next >= first:
                 self._ready[self._next] = one
             self._next += 1
+
+    def family(self, number: int) -> str:
+        """A set is one family."""
+        return self._set.name
 
     def task(self, number: int) -> Asked:
         """One of those read last."""

@@ -26,7 +26,7 @@ from rlm_executor.errors import (
     RunFailed,
     SandboxError,
 )
-from rlm_executor.files import sha256_text
+from rlm_executor.files import scrub, sha256_text
 from rlm_executor.lm import LM, Completion, Counts, Message, Usage
 from rlm_executor.parsing import strip_thinking
 from rlm_executor.result import RLMResult
@@ -232,4 +232,5 @@ def whole(call: Call, prompt: str) -> str:
 
 
 def _failed(error: LMError) -> CallReply:
-    return CallReply(str(error), type(error).__name__)
+    """What the program is told: not where the model is served, for it may be trained on."""
+    return CallReply(scrub(str(error)), type(error).__name__)

@@ -55,7 +55,7 @@ def stages(size):
     ]
     train = [*accelerate, "train/sft.py"]
     # Of the evaluation's budget, 180 s are for vLLM to start.
-    budgets = [60, 30, 510, 300, 900, 30] if size == "tiny" else [40, 10, 70, 60, 160, 20]
+    budgets = [90, 30, 630, 630, 1000, 30] if size == "tiny" else [40, 10, 70, 60, 160, 20]
     rows = [
         ("data", ["-m", "data_gen.generate"], f"configs/data/{size}.yaml"),
         ("direct-data", ["-m", "data_gen.direct"], f"configs/data/{size}-direct.yaml"),

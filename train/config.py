@@ -78,8 +78,20 @@ class SFTConfig(Config):
         return self.model_copy(update={"epochs": epochs})
 
     def counted_in_bins(self, examples: int, bins: int, processes: int) -> SFTConfig:
-        """The same run with a bin of examples as one, one in a forward pass."""
-        a_step = max(1, round(self.batch_size * bins / examples / processes)) * processes
+        """The same run with a bin of examples as one, one in a forward pass.
+
+        Raises:
+            ConfigError: a bin for each process is far more than ``batch_size``.
+        """
+        asked = self.batch_size * bins / examples
+        a_step = max(1, round(asked / processes)) * processes
+        if processes > 1 and a_step > 1.5 * asked:
+            raise ConfigError(
+                "batch_size",
+                f"{self.batch_size} examples are {asked:.1f} bins, and {processes} processes take "
+                f"{a_step} a step",
+                f"use at least {math.ceil(processes * examples / bins / 1.5)}, or fewer processes",
+            )
         return self.model_copy(update={"batch_size": a_step, "forward_size": 1})
 
     def forwards_a_step(self, processes: int) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pyarrow.parquet
@@ -29,6 +30,9 @@ from train.attention import ROW_BY_ROW, VARLEN
 from train.config import SFTConfig
 from train.inputs import Inputs
 from train.machine import Machine
+
+# For the one process that writes the model, or answers a development set, while the others wait.
+WAITING = timedelta(hours=6)
 
 
 def load_tokenizer(inputs: Inputs) -> PreTrainedTokenizerBase:
@@ -68,7 +72,8 @@ def load_base(inputs: Inputs, machine: Machine, config: SFTConfig) -> PreTrained
         # Steps are smaller than bf16 can hold, so fp32 is trained; the products stay the machine's.
         options["dtype"] = torch.float32
         if machine.processes > 1:
-            PartialState(cpu=machine.device == "cpu")  # so that FSDP reads the files once a machine
+            # Before the files are read: FSDP takes the first process's weights for all.
+            PartialState(cpu=machine.device == "cpu", timeout=WAITING)
     if method == "qlora":
         options |= four_bit(machine)
     with _one_line(inputs):

@@ -79,48 +79,49 @@ def main() -> None:
         else "configs/accelerate/one-gpu.yaml"
     )
     gpus, sharded = processes_of(launch)
-    forwards = config.forwards_a_step(gpus)
     work = count(config, args.run, args.assume)
+    planned, steps = schedule(config, work, gpus)
+    forwards = planned.forwards_a_step(gpus)
+    config = config.model_copy(update={"epochs": planned.epochs})
     setup = Setup(gpus, sharded)
     known = check_flags(config, launch, args.serve)
-    print_work(config, shape, work, setup, forwards)
+    print_work(config, shape, work, setup, forwards, steps)
     needed = print_memory(config, shape, work, setup)
     print_hours(config, shape, work, setup, args.mfu, needed)
     print("\n".join(known))
     check_free(needed)
 
 
-def print_work(config: SFTConfig, shape: Shape, work: Work, setup: Setup, forwards: int) -> None:
+def print_work(
+    config: SFTConfig, shape: Shape, work: Work, setup: Setup, forwards: int, steps: int
+) -> None:
     """Rows, steps and parameters."""
     trained = shape.trained(config)
     unit = "runs" if config.packing == "tree" else "rows"
     total = shape.parameters + (0 if config.method == "full" else trained)
     at_once = f"{config.forward_size} x {forwards} forwards"
     if config.forward_tokens is not None:
-        at_once = f"bins of {config.forward_tokens} tokens at most"
+        at_once = f"{forwards} bins of {config.forward_tokens} tokens at most"
     adapter = f" r={config.lora_r} alpha={config.lora_alpha} on q k v o gate up down"
     print(
         f"data: {work.source}\n"
         f"rows={work.rows} left_out={work.left_out} (over max_length {config.max_length}) "
         f"tokens_an_epoch={work.tokens} target_tokens={work.target_tokens} "
         f"largest={work.largest} packing={config.packing}\n"
-        f"steps={steps(config, work)} ({epochs(config, work):.3g} epochs, "
+        f"steps={steps} ({config.epochs:.3g} epochs, "
         f"{config.batch_size} {unit} a step = {setup.gpus} GPUs x {at_once})\n"
         f"method={config.method}{'' if config.method == 'full' else adapter} parameters={total} "
         f"trained={trained} ({trained / total:.2%})"
     )
 
 
-def steps(config: SFTConfig, work: Work) -> int:
-    """Optimizer steps of the run."""
-    if config.max_steps:
-        return config.max_steps
-    return math.ceil(config.epochs * math.ceil(work.examples / config.batch_size))
-
-
-def epochs(config: SFTConfig, work: Work) -> float:
-    """Epochs of the run."""
-    return config.counted_in_epochs(work.examples).epochs
+def schedule(config: SFTConfig, work: Work, gpus: int) -> tuple[SFTConfig, int]:
+    """The run as training counts it, in bins if there are any and in epochs; and its steps."""
+    planned, examples = config, work.examples
+    if work.bins:
+        planned, examples = config.counted_in_bins(work.examples, work.bins, gpus), work.bins
+    planned = planned.counted_in_epochs(examples)
+    return planned, math.ceil(planned.epochs * math.ceil(examples / planned.batch_size))
 
 
 def print_memory(config: SFTConfig, shape: Shape, work: Work, setup: Setup) -> float:
@@ -152,7 +153,7 @@ def print_hours(
 ) -> None:
     """Operations, and how long the named GPUs take for them."""
     need, again = flops_a_token(shape, config.method, work.seen)
-    tokens = epochs(config, work) * work.tokens
+    tokens = config.epochs * work.tokens
     print(
         f"FLOPs: {need / 1e9:.1f} G a token ({'6N' if config.method == 'full' else '4N'} + "
         f"attention to {work.seen:.0f} tokens), x {tokens:.4g} tokens = {need * tokens:.3g}; "

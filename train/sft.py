@@ -74,7 +74,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     from train import checkpoints, rows
     from train.export import export, load_adapter, save_adapter
     from train.machine import find_machine
-    from train.model import check_method, load_base, load_tokenizer
+    from train.model import WAITING, check_method, load_base, load_tokenizer
     from train.report import measure, print_plan
     from train.shapes import flops_of
     from train.trainer import Progress, Trainer
@@ -123,11 +123,13 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
     # Trainer: rows in a prefix tree, or end to end, in an order that depends on the seed alone.
     planned = planned.counted_in_epochs(len(examples))
     steps_an_epoch = -(-len(examples) // planned.batch_size)
-    found = checkpoints.latest(work, inputs.fingerprint)
+    # Checkpoints count steps; how many bins are one hangs on the number of processes.
+    fingerprint = inputs.fingerprint + (f"-{planned.batch_size}" if config.forward_tokens else "")
+    found = checkpoints.latest(work, fingerprint)
     looks = config.heldout_looks if heldout is not None else 0
     total = math.ceil(steps_an_epoch * planned.epochs)
     progress = Progress(
-        inputs.fingerprint,
+        fingerprint,
         started=STARTED,
         before=found[1] if found else 0.0,
         save_seconds=config.save_seconds,
@@ -171,6 +173,7 @@ def train(config: SFTConfig, inputs: Inputs, folder: Path, work: Path) -> None:
             disable_tqdm=True,
             report_to="wandb" if config.report_to == "wandb" else "none",
             run_name=config.output,
+            ddp_timeout=round(WAITING.total_seconds()),
         ),
     )
     trainer.remove_callback(PrinterCallback)  # Progress prints the same in one line

@@ -247,6 +247,7 @@ class Work:
     target_tokens: int
     seen: float  # tokens that one attends to, on average
     largest: int  # tokens of the largest example
+    bins: int = 0  # that the examples fill, where forward_tokens is given
 
 
 def count(config: SFTConfig, run: Path, assumed: list[str]) -> Work:
@@ -354,6 +355,8 @@ def amounts(
     Raises:
         ConfigError: no row fits.
     """
+    from train.tree import fill
+
     tree = config.packing == "tree"
     runs = [run for run in runs if run]
     rows = [row if tree else (row[0], row[0]) for run in runs for row in run]
@@ -372,4 +375,5 @@ def amounts(
         target_tokens=target_tokens,
         seen=seen,
         largest=max(sizes),
+        bins=len(fill(sizes, config.forward_tokens)) if config.forward_tokens else 0,
     )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer as TransformersTrainer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
@@ -42,6 +43,20 @@ class Schedule:
 
 class Trainer(SFTTrainer):
     """SFTTrainer whose schedule ends with the run, whenever that is."""
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Under FSDP2: products in bf16, but gradients are added up, and the loss told, in fp32.
+
+        Accelerate's own policy adds gradients up in bf16, and without ``sync_each_batch`` each GPU
+        keeps the gradient of all weights, whole, from one pass of a step to the next.
+        """
+        super().create_accelerator_and_postprocess()
+        if self.accelerator.is_fsdp2:
+            self.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+            if self.args.bf16:
+                self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                    param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+                )
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None

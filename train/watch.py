@@ -42,7 +42,8 @@ NOT_ALLOWED = (
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
 )
 # What a launcher sets for its own processes; the evaluation is none of them.
-OF_THE_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_", "ACCELERATE_", "OMP_NUM_THREADS")
+OF_THE_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
+OF_THE_LAUNCHER += ("ACCELERATE_", "FSDP_", "OMP_NUM_THREADS")
 
 
 class Development(TrainerCallback):

@@ -90,6 +90,35 @@ async def test_the_dollar_bound_holds(tmp_path: Path, faults: float, bound: floa
 
 
 @pytest.mark.real_sandbox
+async def test_runs_that_ended_within_the_bound_are_kept(tmp_path: Path) -> None:
+    async with FailingServer(faults=0.0) as server:
+        made = await generate(configured(server, max_dollars=0.02, concurrency=8), tmp_path)
+        paid = len(made.rows)
+        assert made.short.startswith("max_dollars=0.02 is used up") and 0 < paid < 24
+        assert not any("SpendingStopped" in row["faults"] for row in made.rows)
+        before = {row["index"]: row["seconds"] for row in made.rows}
+        whole = await generate(configured(server, max_dollars=9.0, concurrency=8), tmp_path)
+    assert not whole.short and len(whole.rows) == 24
+    assert before.items() <= {row["index"]: row["seconds"] for row in whole.rows}.items()
+    assert all(row["score"] == 1.0 for row in whole.rows)
+
+
+@pytest.mark.real_sandbox
+async def test_a_dead_leaf_is_said_soon_and_its_runs_are_made_anew(tmp_path: Path) -> None:
+    async with FailingServer(faults=0.0) as server:
+        good = configured(server, tasks=24, families={"oolong": 1}, concurrency=2)
+        dead = {"base_url": "http://127.0.0.1:9/v1", "retries": 0}
+        bad = good.model_copy(update={"leaf": good.leaf.model_copy(update=dead)})
+        with pytest.raises(EnvironmentFault, match="the leaf leaf has failed 20 runs"):
+            await generate(bad, tmp_path)
+        faults = json.loads((tmp_path / "spent.json").read_text())["faults"]
+        assert faults["no connection"] >= 20
+        made = await generate(good, tmp_path)
+    assert len(made.rows) == 24 and all(row["score"] == 1.0 for row in made.rows)
+    assert made.told()["faults"] == faults  # of both
+
+
+@pytest.mark.real_sandbox
 async def test_a_dead_endpoint_is_said_soon_and_nothing_is_lost(tmp_path: Path) -> None:
     async with FailingServer(faults=0.0) as server:
         good = await generate(configured(server, tasks=4), tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import random
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from datasets import load_dataset
+from transformers import AutoTokenizer
 
 from data_gen.config import GenerateConfig
 from data_gen.expert import MISTAKES, Style, program
@@ -24,6 +26,7 @@ from data_gen.teacher import ExpertLM, label_lines, scripted_leaf
 from rlm_executor import RLM, RLMResult, Trajectory
 from rlm_executor.config import load_config
 from rlm_executor.errors import ConfigError, InputError
+from rlm_executor.files import read_jsonl
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "data" / "tiny.yaml"
@@ -150,11 +153,12 @@ def test_other_rules_judge_the_same_attempts_again(tmp_path: Path) -> None:
     assert made()[0] == strict
 
 
-def test_paid_attempts_are_not_deleted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", ['{"dollars": 0.5}', '{"dollars": 0.0, "served_by": ["m"]}'])
+def test_attempts_of_a_served_model_are_not_deleted(tmp_path: Path, row: str) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "config.sha256").write_text("another")
-    (folder / "attempts.jsonl").write_text('{"dollars": 0.5}\n')
+    (folder / "attempts.jsonl").write_text(f"{row}\n")
     done = subprocess.run(
         [
             sys.executable,
@@ -179,6 +183,60 @@ def generated(run: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*command, "--run", str(run), *sets], cwd=ROOT, capture_output=True, text=True
     )
+
+
+def test_one_generation_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    with (tmp_path / ".data.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = generated(tmp_path)
+    assert done.returncode == 2 and "another generation is running" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.real_sandbox
+def test_none_put_aside_and_other_rules_end_the_done_before(tmp_path: Path) -> None:
+    small = ("keep=null", "tasks=4", "lengths=[1024]", "tokenizer=''", "families={hops: 1}")
+    small += ("evaluation=[]", "mistakes=0")
+    assert generated(tmp_path, *small).returncode == 0
+    tables = {path.name for path in (tmp_path / "data" / "dataset").iterdir()}
+    assert tables == {"turns.parquet", "trajectories.parquet"}  # of four, none is for validation
+    assert "done before" in generated(tmp_path, *small).stdout
+    assert generated(tmp_path, *small, "filter={min_turns: 50}").returncode == 2
+    again = generated(tmp_path, *small)
+    assert again.returncode == 0 and "done before" not in again.stdout
+
+
+@pytest.mark.real_sandbox
+def test_families_that_have_their_share_are_not_made_any_more(tmp_path: Path) -> None:
+    small = ("keep=90", "lengths=[1024]", "tokenizer=''", "families={niah: 8, hops: 1}")
+    assert generated(tmp_path, *small, "evaluation=[]", "mistakes=0").returncode == 0
+    told = json.loads((tmp_path / "data" / "funnel.json").read_text())["by_family"]
+    assert (told["niah"]["kept"], told["hops"]["kept"]) == (80, 10)
+    rows = read_jsonl(tmp_path / "data" / "attempts.jsonl")
+    full = [row["index"] for row in rows if row["family"] == "niah"]
+    # 120 attempts are a wave: by its end either family may have its share, and not both.
+    assert max(full) < 120 or max(row["index"] for row in rows if row["family"] == "hops") < 120
+
+
+def test_the_same_model_at_another_address_goes_on() -> None:
+    def config(**more: Any) -> GenerateConfig:
+        teacher = {"kind": "endpoint", "base_url": "http://127.0.0.1:1/v1", "model": "m", **more}
+        return load_config(GenerateConfig, THOUSAND, [f"teacher={json.dumps(teacher)}"])
+
+    moved = config(base_url="http://127.0.0.1:2/v1", retries=20, timeout_s=9, api_key_env="KEY")
+    assert moved.attempts_sha256() == config().attempts_sha256()
+    assert config(model="n").attempts_sha256() != config().attempts_sha256()
+
+
+def test_a_tokenizer_without_a_chat_template_is_told_before_anything_is_made(
+    tmp_path: Path,
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "assets" / "tiny-base")
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "plain")
+    done = generated(tmp_path, f"tokenizer={tmp_path / 'plain'}", "evaluation=[]")
+    assert done.returncode == 2 and "plain can't be loaded" in done.stderr
+    assert not (tmp_path / "data" / "journals").exists()
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
@@ -222,6 +280,7 @@ def test_a_missing_evaluation_set_is_told_before_anything_is_made(tmp_path: Path
         ("lengths=[]", "need `lengths`"),
         ("keep=null", "give `keep` or `tasks`"),
         ("filter=theirs", "one of the presets paper, ours"),
+        ("filter={family_cap: 100}", "125 runs of a family, and filter.family_cap ends at 100"),
         ("teacher={kind: endpoint}", "needs base_url and model"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_gen.config import GenerateConfig
 from data_gen.real import Hooks, browsecomp_plus, configure, load, score, sealed
+from data_gen.supply import supply
+from rlm_executor.config import load_config
 from rlm_executor.errors import InputError
 
+THOUSAND = Path(__file__).parents[2] / "configs" / "data" / "thousand.yaml"
 CANARY = "MADE UP FOR THIS TEST. canary GUID test:1234"
 SECRET = hashlib.sha256(CANARY.encode()).digest()
 
@@ -133,6 +138,15 @@ def test_decrypted_text_is_not_written(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="published encrypted only and is not written to a.txt"):
         window.write(tmp_path / "a.txt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_trains_on_decrypted_text(folder: Path) -> None:
+    values = {"name": "browsecomp-plus", **config(folder).model_dump(mode="json")}
+    teacher = "teacher={kind: endpoint, base_url: 'http://127.0.0.1:1/v1', model: m}"
+    more = ["families={}", "lengths=[]", "keep=null", f"real={json.dumps(values)}", teacher]
+    tasks = supply(load_config(GenerateConfig, THOUSAND, more))
+    with pytest.raises(InputError, match="it is for evaluation only"):
+        tasks.between(0, 1)
 
 
 def test_canary_is_given_or_read(folder: Path, tmp_path: Path) -> None:

@@ -101,6 +101,16 @@ def test_edits_keep_all_else(before: str, after: str) -> None:
     assert source.edited() == f"a = {before!r}; b = 1  # {after}\nif a:\n    pass\n"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_where_python_ends_them(end: str) -> None:
+    code = end.join(["if a:", "    FINAL(a)", "c = 1"])
+    tree = parse(code)
+    assert tree is not None
+    source = Source(code)
+    source.swap(tree.body[0].body[0], "pass")  # type: ignore[attr-defined]
+    assert source.edited() == end.join(["if a:", "    pass", "c = 1"])
+
+
 def test_a_block_is_swapped_where_it_stands_in_its_fence() -> None:
     text = "I run print(1) now.\n```repl\nprint(1)\n```\nDone."
     assert swap_block(text, "print(1)", "x") == text.replace("\nprint(1)", "\nx")

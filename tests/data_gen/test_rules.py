@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -51,6 +52,30 @@ def test_a_reply_that_max_tokens_ended_is_no_target() -> None:
     assert verdict.targets == (0, 2)
     assert [(drop.rule, drop.turn) for drop in verdict.turns_dropped] == [("cut_reply", 1)]
     assert judge(ROW, run, FilterConfig()).targets == (0, 1, 2)
+
+
+def with_a_run_below(**how: Any) -> Trajectory:
+    """A run of two replies whose first cell has started another, made as ``how`` says."""
+    rows = trajectory()
+    below = trajectory(**how)
+    events = [below.run, *below.turn_rows, *below.cells]
+    events.append({"type": "end", "stop_reason": "answered"})
+    events[0] = {"type": "run", "question": "Which?"}
+    own = [rows.run, *rows.turn_rows, *rows.cells]
+    return Trajectory([*own, *({**event, "node": "1"} for event in events)])
+
+
+def test_turns_of_a_run_below_obey_the_rules_of_turns() -> None:
+    run = with_a_run_below(replies=3, failed=1)
+    assert judge(ROW, run, OFF).below == (("1", (0, 1, 2)),)
+    verdict = judge(ROW, run, FilterConfig(no_error_turns=True))
+    assert verdict.targets == (0, 1) and verdict.below == (("1", (0, 2)),)
+    assert [drop.rule for drop in verdict.turns_dropped] == ["error_turn"]
+    run.children["1"].turn_rows[2]["finish_reason"] = "length"
+    assert judge(ROW, run, FilterConfig(no_cut_replies=True)).below == (("1", (0, 1)),)
+    few = FilterConfig(max_turn_tokens=3)  # as many messages as a turn of the root
+    assert judge(ROW, run, few, count=len).below == (("1", (0,)),)
+    assert verdict.rows == 4 and Verdict.read(json.loads(json.dumps(verdict.told()))) == verdict
 
 
 def rule_of(config: FilterConfig, **change: Any) -> str:
@@ -142,6 +167,8 @@ WHOLE = tuple(f"Label the line.\n\n{line}" for line in LINES)
         (("Which of these is a place?\nnone", "Which of these is a place?\n"), CONTEXT, ""),
         (("Say what this line is about: " + LINES[1], "Say what this line is about: x"), CONTEXT)
         + ("Say what this line is about: x",),
+        (("Label the line:", "Label the line:"), CONTEXT, "Label the line:"),  # all have lost it
+        (("Label the line:", "Label the line:"), None, ""),
     ],
 )
 def test_sub_calls_without_their_chunk(

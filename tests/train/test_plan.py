@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -169,7 +170,7 @@ def test_a_dataset_is_counted_as_it_is_trained(packing, tiny_base, tokenizer, tm
     data = rows.encode(rows.read_turns(path), tokenizer, 160)
     assert (work.rows, work.left_out) == (len(data.kept), data.over_window)
     assert work.target_tokens == data.target_tokens
-    assert plan.steps(config, work) == 12
+    assert plan.schedule(config, work, 1)[1] == 12
     if packing == "turns":
         assert (work.tokens, work.largest) == (data.tokens, data.longest)
         lengths = [len(row.input_ids) for row in data.kept]
@@ -177,9 +178,26 @@ def test_a_dataset_is_counted_as_it_is_trained(packing, tiny_base, tokenizer, tm
         assert work.seen == pytest.approx(seen)
     else:
         assert data.target_tokens < work.tokens <= data.tokens
-    assert plan.steps(config.model_copy(update={"max_steps": 7}), work) == 7
+    assert plan.schedule(config.model_copy(update={"max_steps": 7}), work, 1)[1] == 7
     unknown = shapes.count(config.model_copy(update={"base": "Qwen/Qwen3-8B"}), tmp_path, [])
     assert "4 bytes a token" in unknown.source and 0 < unknown.rows <= 23
+
+
+def test_bins_are_shared_out_evenly_or_refused(tmp_path: Path):
+    config = settings(max_length=32768, packing="tree", batch_size=24, forward_tokens=100_000)
+    work = shapes.count(config, tmp_path, [])
+    assert work.examples == 1000 and work.bins == 334
+    for gpus in (1, 8):
+        planned, steps = plan.schedule(config, work, gpus)
+        assert planned.forward_size == 1 and planned.batch_size % gpus == 0
+        assert planned.batch_size <= 1.5 * 24 * work.bins / 1000
+        assert steps == -(-work.bins // planned.batch_size)
+    few = config.model_copy(update={"batch_size": 4})
+    assert plan.schedule(few, work, 1)[0].batch_size < 4
+    with pytest.raises(ConfigError, match=r"8 processes take 8 a step; use at least (\d+)") as told:
+        plan.schedule(few, work, 8)
+    enough = int(re.findall(r"at least (\d+)", str(told.value))[0])
+    assert plan.schedule(config.model_copy(update={"batch_size": enough}), work, 8)[1] > 0
 
 
 def test_an_assumption_is_stated_and_can_be_changed(tmp_path: Path):

@@ -16,9 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from rlm_executor.card import RLMCard, chat_template
+from rlm_executor.config import load_config
 from rlm_executor.files import sha256_text
 from tests.train import tiny
-from train import sft
+from train import plan, sft
+from train.config import SFTConfig
+from train.shapes import count
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = [sys.executable, "train/sft.py"]
@@ -109,6 +112,8 @@ def test_bins_of_runs_are_trained_as_many_runs_a_step(tiny_base, tmp_path, monke
     assert "bins of runs, 150 tokens at most, a step, 1 a forward" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "sft" / "metrics.json").read_text())
     assert metrics["steps"] == metrics["planned_steps"]
+    settings = load_config(SFTConfig, config, ["forward_tokens=150"])
+    assert metrics["steps"] == plan.schedule(settings, count(settings, tmp_path, []), 1)[1]
     assert metrics["forwarded_tokens"] < 2 * metrics["tokens"]
 
 
