@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow.parquet as parquet
 
 from rlm_executor.cli import run_cli
-from rlm_executor.errors import EnvironmentFault
+from rlm_executor.errors import EnvironmentFault, InputError
 from scripts.bench_record import ROOT, print_record
 
 LIMITS = {"scripted": 600, "endpoint": 1500}
@@ -30,11 +30,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--config", type=Path, default=ROOT / "configs/data/thousand.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--run", type=Path, help="an empty place to leave them (default: nowhere)")
     args = parser.parse_args()
+    if args.run is not None and args.run.exists() and any(args.run.iterdir()):
+        raise InputError(f"{args.run} is not empty, and they are made from nothing; give another")
     command = [sys.executable, "-m", "data_gen.generate", "--config", str(args.config)]
     for override in args.overrides:
         command += ["--set", override]
-    with tempfile.TemporaryDirectory() as run:
+    with tempfile.TemporaryDirectory() as scratch:
+        run = str(args.run or scratch)
         started = time.monotonic()
         done = subprocess.run([*command, "--run", run], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         seconds = time.monotonic() - started
