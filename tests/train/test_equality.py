@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from tests.train import tiny
 from train import sft
 
 ROOT = Path(__file__).resolve().parents[2]
+FSDP2 = ROOT / "configs" / "accelerate" / "fsdp2.yaml"
 pytestmark = [pytest.mark.real_trl, pytest.mark.slow]
 
 
@@ -86,14 +88,22 @@ def compare(found: dict, expected: dict, start: dict) -> None:
         assert difference < 1e-5, (name, difference)
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_processes_end_with_the_weights_of_one(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    """An adapter on a copy of the base each (DDP), all weights in shards (FSDP2)."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    one = settings(tmp_path / "one", tiny_base, "lora", "tree", 2)
+    monkeypatch.setattr("train.export.SERVED_DTYPE", torch.float32)
+    one = settings(tmp_path / "one", tiny_base, method, "tree", 2)
     monkeypatch.setattr(sys, "argv", ["sft.py", *one])
     sft.main()
-    two = settings(tmp_path / "two", tiny_base, "lora", "tree", 2)
+    two = settings(tmp_path / "two", tiny_base, method, "tree", 2)
+    script, sharding = "train/sft.py", dict[str, str]()
+    if method == "full":
+        script, told = "tests/train/fsdp_on_cpu.py", yaml.safe_load(FSDP2.read_text())
+        sharding = {key.upper(): str(value) for key, value in told["fsdp_config"].items()}
+        sharding |= {"ACCELERATE_USE_FSDP": "true"}
     launch = [
         sys.executable,
         "-m",
@@ -103,9 +113,9 @@ def test_two_processes_end_with_the_weights_of_one(
         "--",
     ]
     done = subprocess.run(
-        [*launch, "train/sft.py", *two],
+        [*launch, script, *two],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **sharding},
         capture_output=True,
         text=True,
         timeout=500,
@@ -113,7 +123,8 @@ def test_two_processes_end_with_the_weights_of_one(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "processes=2" in done.stdout
-    loss, expected = end(tmp_path / "one", "lora")
-    found_loss, found = end(tmp_path / "two", "lora")
+    loss, expected = end(tmp_path / "one", method)
+    found_loss, found = end(tmp_path / "two", method)
     assert found_loss == pytest.approx(loss, abs=1.1e-4)
-    compare(found, expected, {})
+    start = load_file(tiny_base / "model.safetensors") if method == "full" else {}
+    compare(found, expected, start)
