@@ -18,6 +18,7 @@ import pytest
 from datasets import load_dataset
 from transformers import AutoTokenizer
 
+from data_gen import generate
 from data_gen.config import GenerateConfig
 from data_gen.expert import MISTAKES, Style, program
 from data_gen.generate import Generation
@@ -177,6 +178,14 @@ def test_attempts_of_a_served_model_are_not_deleted(tmp_path: Path, row: str) ->
     assert (folder / "attempts.jsonl").exists()
 
 
+def called(monkeypatch: pytest.MonkeyPatch, run: Path, *overrides: str) -> int:
+    """The command in this process: to start another one takes longer than a small generation."""
+    sets = [word for one in overrides for word in ("--set", one)]
+    arguments = ["generate", "--config", str(THOUSAND), "--run", str(run), *sets]
+    monkeypatch.setattr(sys, "argv", arguments)
+    return generate.main()
+
+
 def generated(run: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "data_gen.generate", "--config", str(THOUSAND)]
     sets = [word for one in overrides for word in ("--set", one)]
@@ -194,22 +203,29 @@ def test_one_generation_at_a_time_in_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_sandbox
-def test_none_put_aside_and_other_rules_end_the_done_before(tmp_path: Path) -> None:
+def test_none_put_aside_and_other_rules_end_the_done_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = ("keep=null", "tasks=4", "lengths=[1024]", "tokenizer=''", "families={hops: 1}")
     small += ("evaluation=[]", "mistakes=0")
-    assert generated(tmp_path, *small).returncode == 0
+    assert called(monkeypatch, tmp_path, *small) == 0
     tables = {path.name for path in (tmp_path / "data" / "dataset").iterdir()}
     assert tables == {"turns.parquet", "trajectories.parquet"}  # of four, none is for validation
-    assert "done before" in generated(tmp_path, *small).stdout
-    assert generated(tmp_path, *small, "filter={min_turns: 50}").returncode == 2
-    again = generated(tmp_path, *small)
-    assert again.returncode == 0 and "done before" not in again.stdout
+    assert "done before" not in capsys.readouterr().out
+    assert called(monkeypatch, tmp_path, *small) == 0
+    assert "done before" in capsys.readouterr().out
+    with pytest.raises(InputError, match="none of 4 attempts is kept"):
+        called(monkeypatch, tmp_path, *small, "filter={min_turns: 50}")
+    assert called(monkeypatch, tmp_path, *small) == 0
+    assert "done before" not in capsys.readouterr().out
 
 
 @pytest.mark.real_sandbox
-def test_families_that_have_their_share_are_not_made_any_more(tmp_path: Path) -> None:
+def test_families_that_have_their_share_are_not_made_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = ("keep=90", "lengths=[1024]", "tokenizer=''", "families={niah: 8, hops: 1}")
-    assert generated(tmp_path, *small, "evaluation=[]", "mistakes=0").returncode == 0
+    assert called(monkeypatch, tmp_path, *small, "evaluation=[]", "mistakes=0") == 0
     told = json.loads((tmp_path / "data" / "funnel.json").read_text())["by_family"]
     assert (told["niah"]["kept"], told["hops"]["kept"]) == (80, 10)
     rows = read_jsonl(tmp_path / "data" / "attempts.jsonl")
@@ -229,13 +245,13 @@ def test_the_same_model_at_another_address_goes_on() -> None:
 
 
 def test_a_tokenizer_without_a_chat_template_is_told_before_anything_is_made(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "assets" / "tiny-base")
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "plain")
-    done = generated(tmp_path, f"tokenizer={tmp_path / 'plain'}", "evaluation=[]")
-    assert done.returncode == 2 and "plain can't be loaded" in done.stderr
+    with pytest.raises(InputError, match="plain can't be loaded"):
+        called(monkeypatch, tmp_path, f"tokenizer={tmp_path / 'plain'}", "evaluation=[]")
     assert not (tmp_path / "data" / "journals").exists()
 
 

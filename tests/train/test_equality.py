@@ -79,13 +79,14 @@ def test_a_step_is_the_same_however_it_is_cut_up(
 
 
 def compare(found: dict, expected: dict, start: dict) -> None:
-    """The ways that the weights went, from ``start`` or zero, are equal within 1e-5."""
+    """The ways that the weights went, from ``start`` or zero, are equal within 1e-5, beside what
+    fp32 loses of a way where it adds it to a weight."""
     for name, weight in expected.items():
         begin = start[name].float() if name in start else torch.zeros(())
         moved, other = weight - begin, found[name] - begin
         assert moved.norm() > 0, name
-        difference = (moved - other).norm() / moved.norm()
-        assert difference < 1e-5, (name, difference)
+        difference, lost = (moved - other).norm(), 2**-24 * weight.norm()
+        assert difference < 1e-5 * moved.norm() + lost, (name, difference / moved.norm())
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
