@@ -18,7 +18,7 @@ import pytest
 from datasets import load_dataset
 from transformers import AutoTokenizer
 
-from data_gen import generate
+from data_gen import datacard, generate
 from data_gen.config import GenerateConfig
 from data_gen.expert import MISTAKES, Style, program
 from data_gen.generate import Generation
@@ -232,6 +232,15 @@ def test_families_that_have_their_share_are_not_made_any_more(
     full = [row["index"] for row in rows if row["family"] == "niah"]
     # 120 attempts are a wave: by its end either family may have its share, and not both.
     assert max(full) < 120 or max(row["index"] for row in rows if row["family"] == "hops") < 120
+
+
+def test_the_card_claims_a_licence_only_where_it_is_known() -> None:
+    teacher = "teacher={kind: endpoint, base_url: 'http://127.0.0.1:1/v1', model: m}"
+    known = load_config(GenerateConfig, THOUSAND)
+    real = [teacher, "families={}", "lengths=[]", "keep=null", "real={name: oolong-synth}"]
+    other = load_config(GenerateConfig, THOUSAND, real)
+    told = [datacard._head(False, config).splitlines()[1] for config in (known, other)]
+    assert told == ["license: apache-2.0", "license: other"]
 
 
 def test_the_same_model_at_another_address_goes_on() -> None:

@@ -216,6 +216,15 @@ async def test_a_failed_sub_call_is_an_error_and_no_text() -> None:
     assert "ServerUnavailable" in said_to(root) and "got" not in said_to(root).split("\n")[0]
 
 
+async def test_the_program_is_not_told_where_a_model_is_served() -> None:
+    def fails(_: object) -> str:
+        raise ServerUnavailable("leaf at http://10.1.2.3:8000/v1: no answer after 5 attempts")
+
+    root = Recorder(says(block("llm_query('x')"), finish("'none'")))
+    await RLM(root, ScriptedLM(fails), card()).run("Q?", BIRDS)
+    assert "no answer after 5 attempts" in said_to(root) and "10.1.2.3" not in said_to(root)
+
+
 async def test_each_call_of_a_batch_has_its_own_usage() -> None:
     events: list[Event] = []
     sub = ScriptedLM(lambda said: counted("ok", len(said[-1]["content"]), 1), "leaf")
