@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from data_gen.rules import PRESETS, RULES, FilterConfig
+from data_gen.rules import PRESETS, RULES_VERSION, FilterConfig
 from data_gen.tasks import FAMILIES
 from rlm_executor import Price, RLMCard, Sampling
 from rlm_executor.config import Config
@@ -166,8 +166,9 @@ class GenerateConfig(Config):
         return sha256_text(self.model_dump_json(exclude=left_out))
 
     def filter_sha256(self) -> str:
-        """Of all that decides how an attempt is judged; verdicts of other ``RULES`` are old."""
-        return sha256_text(RULES + self.model_dump_json(include={"filter", "tokenizer"}))
+        """Of all that decides how an attempt is judged, ``RULES_VERSION`` included."""
+        told = self.model_dump_json(include={"filter", "tokenizer"})
+        return sha256_text(RULES_VERSION + told)
 
     def sha256(self) -> str:
         """Of all that decides what the dataset is."""

@@ -73,7 +73,7 @@ PRESETS = {
         family_floor=30,
     ),
 }
-RULES = "2"  # counts up when the same rules begin to judge otherwise
+RULES_VERSION = "2"  # counts up when the same rules begin to judge otherwise
 _MOST_BELOW = 1  # run below each run is trained on: they are many, and much alike
 ATTEMPT_RULES = (
     ("root_failed", "not_scored")

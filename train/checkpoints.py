@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rlm_executor.errors import InputError
 from rlm_executor.files import write_json_atomic
 
 MARKER = "complete.json"
@@ -41,12 +42,25 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
 
 
 def latest(folder: Path, fingerprint: str) -> tuple[Path, float] | None:
-    """The newest whole checkpoint of this run and the seconds spent up to it."""
+    """The newest whole checkpoint of this run and the seconds spent up to it.
+
+    Args:
+        folder: where checkpoints are.
+        fingerprint: of the run; behind a "-" what its steps are counted in.
+
+    Raises:
+        InputError: the run's checkpoint counts steps of another size; it is left alone.
+    """
     found = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
     for path in sorted(found, key=step_of, reverse=True):
         marker = read_marker(path)
         if marker and marker["fingerprint"] == fingerprint:
             return path, float(marker["seconds"])
+        if marker and marker["fingerprint"].partition("-")[0] == fingerprint.partition("-")[0]:
+            raise InputError(
+                f"{path} counts steps of another number of bins: start as many processes as "
+                f"before, or delete {folder} to begin anew"
+            )
     return None
 
 

@@ -32,7 +32,7 @@ from train.inputs import Inputs
 from train.machine import Machine
 
 # For the one process that writes the model, or answers a development set, while the others wait.
-WAITING = timedelta(hours=6)
+WAITING = timedelta(hours=2)
 
 
 def load_tokenizer(inputs: Inputs) -> PreTrainedTokenizerBase:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rlm_executor.errors import InputError
 from train import checkpoints
 
 
@@ -84,3 +85,13 @@ def test_a_full_disk_is_named_whoever_meets_it(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError) as caught:
         failing(torch_says)
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_steps_of_another_size_are_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint-3"
+    path.mkdir()
+    checkpoints.mark_complete(path, "ours-8", seconds=1.0)
+    with pytest.raises(InputError, match="start as many processes as before, or delete"):
+        checkpoints.latest(tmp_path, "ours-3")
+    assert checkpoints.latest(tmp_path, "ours-8") == (path, 1.0)
+    assert checkpoints.latest(tmp_path, "others-3") is None
