@@ -55,8 +55,7 @@ lint: setup ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint ## style, the small demo, then all tests; a skip that is not listed fails
-	@$(PY) scripts/demo.py --size ci
+test: lint ## style, then all tests, the small demo among them; a skip that is not listed fails
 	OMP_WAIT_POLICY=passive $(PY) -m pytest --gate -n auto --maxprocesses 4 --no-loadscope-reorder $(ARGS)
 
 bench-%: setup ## run scripts/bench_NAME.py

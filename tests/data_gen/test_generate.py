@@ -108,7 +108,7 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(tmp_path: Path, thor
 
     killed, rng = tmp_path / "killed", random.Random(0)
     kills = 0
-    while kills < (20 if thorough else 3):
+    while kills < (20 if thorough else 2):
         process = subprocess.Popen(command(killed), cwd=ROOT, stdout=subprocess.DEVNULL)
         started, wait = time.monotonic(), rng.uniform(0.5, 3.0)
         while process.poll() is None and time.monotonic() - started < wait:

@@ -1,7 +1,7 @@
 """scripts/demo.py over stand-in stages that append rows: kills, stops, repeats, and its preflight.
 
 The stand-ins do their work in a process of another session, as vLLM does, so that a row written
-twice shows an orphan. The real stages run in `make test`, before these tests (`DEMO=ci`).
+twice shows an orphan. The real stages run in ``test_demo_small``.
 """
 
 import json
