@@ -30,15 +30,12 @@ AFTER = {"squares": ("things",), "renamed": ("squares", "glossary")}
 ITEMS = {"copy": 19, "fill": 5, "substitute": 17, "passage": 23, "compare": 11}
 # Until which share of the tokens rows of 256, 512, 1,024, 2,048 and 4,096 tokens are how frequent.
 ROWS = (
-    (0.15, (1, 0, 0, 0, 0)),
-    (0.35, (6, 3, 1, 0, 0)),
-    (0.55, (4, 3, 2, 0.5, 0.5)),
+    (0.25, (1, 0, 0, 0, 0)),
+    (0.45, (6, 3, 1, 0, 0)),
+    (0.6, (4, 3, 2, 0.5, 0.5)),
     (2.0, (3, 3, 2, 0.7, 1.2)),
 )
-UP_AT, STEP_UP = 0.5, 0.015
-# Random tokens that come again: much of it at first, or short cases undo what the weights begin
-# with (``model.begin_with_recall``), which finds pieces of any kind at any distance.
-RECALL_AT_FIRST, RECALL = 0.15, 0.06
+UP_AT, STEP_UP = 0.5, 0.006
 ANSWER_START = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 CHARACTERS_PER_TOKEN = 2.0  # of the samples, somewhat below their mean: few samples are too long
 
@@ -107,7 +104,7 @@ class Mixture:
     ) -> tuple[str, list[int], list[bool], list[Pointer]]:
         """The kind of one sample, its ids, which of them are learned, and its pointers."""
         rng = self.rng
-        if rng.random() < (RECALL_AT_FIRST if progress < 0.3 else RECALL):
+        if rng.random() < 0.05:
             return "", *recall(rng, self.vocabulary, rng.randint(24, min(row, 1024) - 8)), []
         kind, sample, about = self.sample(progress, row)
         # Some prompts are learned too: the model should know text, not only answers.

@@ -28,11 +28,6 @@ CONTROL = SPECIAL_TOKENS[:14]  # the others are text that a server shows, in Qwe
 # copied from prose into quotes or code need not be spelled anew. Digits stand alone.
 SPLIT = r"\p{L}+|\p{N}|[^\p{L}\p{N}]+"
 
-ROPE_THETA = 5_000_000.0  # of Qwen3's models of 2025-07: half of the pairs hardly turn in 4,096
-BACK, WIDTH = 4, 48  # tokens that the copying circuit compares, and directions for each
-CONSTANT, BEHIND_SCALE = 0.06, 0.05
-LAST = (1.0, 1.0, 0.8, 0.7)
-
 
 def build_tokenizer(mixture: Mixture, path: Path) -> PreTrainedTokenizerFast:
     """Train (or read from ``path``) the byte-level BPE; add Qwen3's specials and template."""
@@ -90,7 +85,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
             num_attention_heads=4,
             num_key_value_heads=2,
             head_dim=64,
-            rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+            rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
             max_position_embeddings=WINDOW,
             tie_word_embeddings=True,
             attn_implementation="sdpa",
@@ -105,82 +100,54 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
 
 @torch.no_grad()
 def begin_with_recall(model: Qwen3ForCausalLM) -> None:
-    """Set three layers up as a copying circuit over four tokens; the rest writes nothing yet.
+    """Set the first two layers up as an induction circuit; all else that writes begins at zero.
 
-    Copying and looking up stand on one circuit (Olsson et al. 2022, arXiv 2209.11895): heads that
-    tell each token what stood before it, and heads that find where the last tokens stood before
-    and read what followed. From random weights it takes more than a million tokens to form; weights
+    Copying and looking up stand on one circuit (Olsson et al. 2022, arXiv 2209.11895): a head that
+    tells each token what stood before it, and one that finds where this token stood before and
+    reads what followed. From random weights it takes more than a million tokens to form; weights
     can be set to it beforehand (as in mimetic initialization, Trockman and Kolter 2023, arXiv
-    2305.09828). One token back, as it forms by itself, does not tell apart what is spelled in few
-    tokens, digits above all; with four, 0.97 of the tokens of held-out numbers and made-up words
-    are right before the first step. The seed's random numbers fill the rest; all of it is trained.
-
-    The residual stream is split: what a token is (``itself``, 63 directions), and what stood one
-    to four tokens before it (``behind``, 48 each). Dimension 0 is the same for every token: what a
-    head does whatever it reads hangs on it.
+    2305.09828), and 3 tokens in 4 of ``mixture.recall`` are right before the first step. The
+    seed's random numbers fill the rest, and all of it is trained.
     """
     config = model.config
-    layers, size, half = model.model.layers, config.head_dim, config.head_dim // 2
-    for layer in layers:
+    size, half = config.head_dim, config.head_dim // 2
+    for layer in model.model.layers:
         layer.self_attn.o_proj.weight.zero_()
         layer.mlp.down_proj.weight.zero_()
-    model.model.embed_tokens.weight[:, 0] = CONSTANT
-    model.model.norm.weight.fill_(5.0)  # tied embeddings are short: else no token is ever likely
-    directions = torch.linalg.qr(torch.randn(config.hidden_size - 1, config.hidden_size - 1))[0]
-    itself, *behind = directions.split([directions.shape[0] - BACK * WIDTH] + [WIDTH] * BACK, dim=1)
-    reads = torch.nn.functional.pad(itself, (0, size - itself.shape[1]))
+    # Dimension 0 is the same for every token: what a head does whatever it reads hangs on it.
+    model.model.embed_tokens.weight[:, 0] = 0.06
+    before, finds, reads = (
+        torch.linalg.qr(torch.randn(config.hidden_size - 1, size))[0] for _ in range(3)
+    )
+    first, second = (layer.self_attn for layer in model.model.layers[:2])
+    heads = range(config.num_attention_heads // config.num_key_value_heads)  # of the first key head
+    for attention, gain in ((first, 1.3), (second, 2.0)):
+        attention.q_norm.weight.fill_(gain)
+        attention.k_norm.weight.fill_(gain)
+        for projection in (attention.q_proj, attention.k_proj):
+            projection.weight.mul_(0.15)
 
-    # The first layer looks one to four tokens back, a head each: key and query turn against each
-    # other by as many steps. The fast pairs of the rotary positions hit one place, the slower ones
-    # rule out those a whole turn away.
-    first = layers[0].self_attn
-    _sharpen(first, 3.0)
-    weight = torch.tensor([1.4] * 4 + [0.8] * 8)
-    pairs = len(weight)
-    angles = config.rope_parameters["rope_theta"] ** (-torch.arange(pairs) / half)
-    for start in range(0, config.num_key_value_heads * size, size):
-        first.k_proj.weight[start : start + pairs, 0] = weight
-        first.v_proj.weight[start : start + WIDTH, 1:] = itself[:, :WIDTH].T
-    for head in range(BACK):
-        start, turned = head * size, (head + 1) * angles
-        first.q_proj.weight[start : start + pairs, 0] = weight * turned.cos()
-        first.q_proj.weight[start + half : start + half + pairs, 0] = -weight * turned.sin()
-        first.o_proj.weight[1:, start : start + WIDTH] = BEHIND_SCALE * behind[head]
-
-    # The second and the last match the last four tokens with what stood before others, in the
-    # slow half of the pairs, which hardly turns within the window, and copy what they find: the
-    # second as a hint to the layers between, the last as the answer.
+    # The first layer looks one token back: key and query turn against each other by one step, in
+    # the four fastest pairs of the rotary positions.
+    base = config.rope_parameters["rope_theta"]
+    angles = base ** (-torch.arange(4) / half)
+    first.k_proj.weight[:4, 0] = angles.cos()
+    first.k_proj.weight[half : half + 4, 0] = angles.sin()
+    first.v_proj.weight[:size, 1:] = finds.T
+    first.o_proj.weight[1:, :size] = 0.04 * before
+    # The second matches this token with what stood before others, in the 16 slowest pairs, which
+    # hardly turn within the window, and copies what it finds there.
     slow = torch.cat([torch.arange(half // 2, half), torch.arange(half + half // 2, size)])
-    into = [torch.linalg.qr(torch.randn(WIDTH, len(slow)))[0].T for _ in range(BACK)]
-    spelled = [itself[:, :WIDTH] * BEHIND_SCALE / config.initializer_range, *behind[:-1]]
-    near, far = (1.0, 0.6, 0.3, 0.2), (1.0, 1.0, 0.9, 0.8)  # weights of the four tokens
-    for index, scale, heads in ((1, 0.01, (near, far)), (-1, 0.7, (LAST, LAST))):
-        attention = layers[index].self_attn
-        _sharpen(attention, 3.0)
-        attention.k_proj.weight[slow, 1:] = sum(
-            turn @ basis.T for turn, basis in zip(into, behind, strict=True)
-        )
+    second.k_proj.weight[slow, 1:] = before.T[: len(slow)]
+    second.v_proj.weight[:size, 1:] = reads.T
+    second.o_proj.weight[1:, :size] = 0.5 * reads
+    # The third and fourth copy what they look at; where, is learned (``pretrain.Pointers``).
+    for layer, into in ((2, before), (3, reads)):
+        attention = model.model.layers[layer].self_attn
         attention.v_proj.weight[:size, 1:] = reads.T
-        for head, weights in enumerate(heads):
-            attention.q_proj.weight[head * size + slow, 1:] = sum(
-                w * turn @ basis.T for w, turn, basis in zip(weights, into, spelled, strict=True)
-            )
-            attention.o_proj.weight[1:, head * size : (head + 1) * size] = scale * reads
-
-    # A head of each layer between writes a little of what it looks at; where, is learned.
-    mixed = itself @ torch.linalg.qr(torch.randn(itself.shape[1], itself.shape[1]))[0]
-    for layer in layers[2:-1]:
-        layer.self_attn.v_proj.weight[:size, 1:] = reads.T
-        layer.self_attn.o_proj.weight[1:, : mixed.shape[1]] = 0.01 * mixed
-        layer.self_attn.q_norm.weight.fill_(1.4)
-        layer.self_attn.k_norm.weight.fill_(1.4)
-
-
-def _sharpen(attention: torch.nn.Module, gain: float) -> None:
-    """Attention that looks at one place; the random part of what it asks becomes small."""
-    for norm, projection in (
-        (attention.q_norm, attention.q_proj),
-        (attention.k_norm, attention.k_proj),
-    ):
-        norm.weight.fill_(gain)
-        projection.weight.mul_(0.15)
+        attention.o_proj.weight[1:, :size] = (0.5 if layer == 3 else 0.1) * into
+        attention.q_norm.weight.fill_(1.4)
+        attention.k_norm.weight.fill_(1.4)
+    for head in heads:
+        first.q_proj.weight[head * size : head * size + 4, 0] = 1.0
+        second.q_proj.weight[head * size + slow, 1:] = finds.T[: len(slow)]

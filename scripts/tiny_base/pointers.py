@@ -156,7 +156,7 @@ def _last(ids: list[int], part: list[int], after: int, end: int) -> int:
 class Pointers:
     """Adds to the loss how far three heads look elsewhere than they are told."""
 
-    LAYERS = (5, 3, 1)  # and which query head of each
+    LAYERS = (3, 2, 1)  # and which query head of each
     HEADS = (0, 0, 2)
 
     def __init__(self, model: Qwen3ForCausalLM) -> None:

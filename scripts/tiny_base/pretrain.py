@@ -26,11 +26,7 @@ from scripts.tiny_base.pointers import Pointers
 from train.machine import has_fast_bf16
 
 SAVE_SECONDS = 300
-MUON_RATE, ADAM_RATE = 0.01, 3e-3
-# Muon's steps are as long whatever the gradient: at the full rate from the start they undo the
-# copying circuit before anything uses it. So a long warm-up, and small steps for its first parts.
-WARM_UP = 200
-CIRCUIT_RATES = {0: 0.1, 1: 0.3}  # of the attention of the first layers, against the others
+MUON_RATE, ADAM_RATE = 0.02, 3e-3
 POINTER_WEIGHTS = (0.5, 0.15, 0.1)  # of the three heads of ``pointers.Pointers``
 
 
@@ -179,9 +175,9 @@ def train(
 
     ``look`` says in a line what the model can do by now, ten times on the way.
     """
-    muon = Muon(*hidden_matrices(model))
-    hidden = {id(p) for p in muon.parameters}
-    others = [p for p in model.parameters() if id(p) not in hidden]
+    hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
+    others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
+    muon = Muon(hidden)
     adam = torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0)
     done = Progress(torch.zeros(model.config.vocab_size, dtype=torch.long))
     if checkpoint.exists():
@@ -212,7 +208,7 @@ def train(
         while done.step < steps:
             batch = batches.next(done)
             progress = plan.progress(done.step)
-            scale = min(1.0, (done.step + 1) / WARM_UP) * min(1.0, (1 - progress) / 0.5 + 0.02)
+            scale = min(1.0, (done.step + 1) / 40) * min(1.0, (1 - progress) / 0.5 + 0.02)
             loss, wrong = optimize(model, muon, adam, batch, scale)
             losses.append(loss[0])
             aims.append(loss[1])
@@ -277,39 +273,22 @@ def optimize(
     return (loss.item(), aimed.tolist()), wrong
 
 
-def hidden_matrices(
-    model: Qwen3ForCausalLM,
-) -> tuple[list[torch.nn.Parameter], list[float]]:
-    """The matrices of the layers, and what share of the rate each of them has."""
-    parameters, rates = [], []
-    for index, layer in enumerate(model.model.layers):
-        for name, parameter in layer.named_parameters():
-            if parameter.ndim == 2:
-                parameters.append(parameter)
-                rates.append(CIRCUIT_RATES.get(index, 1.0) if "self_attn" in name else 1.0)
-    return parameters, rates
-
-
 class Muon:
     """Muon: momentum 0.95, Nesterov, five Newton-Schulz steps, in float32, equal shapes at once.
 
     ``torch.optim.Muon`` orthogonalizes in bfloat16, which a CPU without bf16 units only emulates.
     """
 
-    def __init__(self, parameters: list[torch.nn.Parameter], rates: list[float]) -> None:
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
         self.parameters = parameters
         self.momenta = [torch.zeros_like(p) for p in parameters]
-        alike = [(p.shape, rate) for p, rate in zip(parameters, rates, strict=True)]
-        self._groups = [
-            (rate, [i for i, other in enumerate(alike) if other == (shape, rate)])
-            for shape, rate in dict.fromkeys(alike)
-        ]
+        shapes = dict.fromkeys(p.shape for p in parameters)
+        self._groups = [[i for i, p in enumerate(parameters) if p.shape == s] for s in shapes]
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """One update of every matrix from its gradient."""
-        for rate, group in self._groups:
-            step = learning_rate * rate
+        for group in self._groups:
             parameters = [self.parameters[i] for i in group]
             gradients = torch.stack([p.grad for p in parameters])  # type: ignore[misc]
             momenta = [self.momenta[i] for i in group]
@@ -317,8 +296,8 @@ class Muon:
             torch._foreach_copy_(momenta, list(momentum))
             updates = _orthogonal(gradients.lerp_(momentum, 0.95))
             updates *= max(1.0, updates.shape[1] / updates.shape[2]) ** 0.5
-            torch._foreach_mul_(parameters, 1 - step * 0.01)
-            torch._foreach_add_(parameters, list(updates), alpha=-step)
+            torch._foreach_mul_(parameters, 1 - learning_rate * 0.01)
+            torch._foreach_add_(parameters, list(updates), alpha=-learning_rate)
 
 
 def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
