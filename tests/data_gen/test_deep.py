@@ -338,8 +338,7 @@ def shares(length: int, seeds: Sequence[int], ways: Sequence[str]) -> dict[str, 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 800_000])
 def test_runs_below_beat_one_run(first: int, thorough: bool) -> None:
-    windows = 20 if thorough else 8
-    right = shares(2**11, range(first, first + windows), ("deep", "flat"))
+    right = shares(2**11, range(first, first + (20 if thorough else 8)), ("deep", "flat"))
     print(f"seeds from {first}: {right}")
     assert right["deep"] == 1.0
     assert right["flat"] <= 0.3
