@@ -87,6 +87,8 @@ def make_batch(
     failures = 0
     while failures < 12 and len(ids) < plan.step_tokens - 16:
         kind, more, learned, pointed = mixture.encoded(tokenizer, progress, longest)
+        if not more:  # a text of no characters
+            continue
         if len(more) > min(longest, plan.step_tokens - len(ids)):
             failures += 1
             continue

@@ -86,7 +86,7 @@ def test_a_step_is_whole_samples_end_to_end(tokenizer, step: int):
     assert not weights[ids == tokenizer.pad_token_id].any()
     assert [end for _, _, end in samples[:-1]] == [start for _, start, _ in samples[1:]]
     assert all(weights[start:end].any() for _, start, end in samples)
-    heads, places, aims = pointers.T
+    heads, places, aims = (column.contiguous() for column in pointers.T)
     assert set(heads.tolist()) <= {0, 1, 2} and (aims < places).all()
     assert (weights[places[heads < 2] + 1] > 0).all()
     starts = torch.tensor([start for _, start, _ in samples])
