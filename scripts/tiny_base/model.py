@@ -11,7 +11,6 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from scripts.tiny_base.mixture import WINDOW, Mixture
-from train.attention import ROW_BY_ROW, register
 
 VOCABULARY = 2048
 # Qwen3's own, byte for byte as TRL ships it.
@@ -72,14 +71,11 @@ def build_tokenizer(mixture: Mixture, path: Path) -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(
-    tokenizer: PreTrainedTokenizerFast, attention: str = ROW_BY_ROW
-) -> Qwen3ForCausalLM:
+def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     """The architecture: Qwen3 with grouped queries and tied embeddings, as up to 4B.
 
     Tied, since what can be read can then be written: copying needs no second table of words.
     """
-    register()
     model = Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=VOCABULARY,
@@ -92,7 +88,7 @@ def build_model(
             rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
             max_position_embeddings=WINDOW,
             tie_word_embeddings=True,
-            attn_implementation=attention,
+            attn_implementation="sdpa",
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=None,
