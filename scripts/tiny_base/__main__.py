@@ -21,9 +21,8 @@ from rlm_executor.errors import InputError
 from scripts.tiny_base.card import write_training
 from scripts.tiny_base.measure import measure, show
 from scripts.tiny_base.mixture import Mixture, read_source
-from scripts.tiny_base.model import SHORT_ROWS, build_model, build_tokenizer
+from scripts.tiny_base.model import build_model, build_tokenizer
 from scripts.tiny_base.pretrain import Plan, train
-from train.attention import VARLEN, varlen_works
 
 
 def main() -> None:
@@ -49,8 +48,7 @@ def main() -> None:
     mixture = Mixture(source)
     args.work.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(mixture, args.work / "tokenizer.json")
-    attention = VARLEN if args.device == "cuda" and varlen_works() else SHORT_ROWS
-    model = build_model(tokenizer, attention).to(args.device)
+    model = build_model(tokenizer).to(args.device)
     mixture.vocabulary = range(3, len(tokenizer))
 
     def look() -> str:

@@ -108,7 +108,8 @@ has never seen a REPL, a code fence or an agent trace, and knows nothing else.
 included): share of answers that greedy decoding gives exactly; of the labels, share of right lines
 among 16. `things`: a line names a thing, its label is the category. `squares`: a line tells two
 facts, the label is their cell of a Latin square, so that no word gives it away. `glossary`: the
-prompt says which new words stand for which label.
+prompt says which new words stand for which label. `renamed`: squares, of which the prompt gives new
+words for one of the facts.
 
 {table}
 
