@@ -4,8 +4,9 @@
 
 In torch, float32, one forward a case: greedy decoding gives an answer exactly where each of its
 tokens is the most likely one after the right ones (a line of labels: its tokens). With
-``--served`` through a real vLLM in bf16, greedy: first 64 requests at once, then one at a time.
-The figures go to ``skills.json`` beside the weights, and the card is written anew.
+``--served`` through a real vLLM in bf16, greedy: all cases with 64 requests at once, then the first
+100 of each figure one at a time. The figures go to ``skills.json`` beside the weights, and the
+card is written anew.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -26,7 +28,8 @@ from scripts.tiny_base.cases import ROWS, cases
 from scripts.tiny_base.mixture import WINDOW, read_source
 
 Measured = dict[str, float]
-BATCHES = (64, 1)
+AT_ONCE = 64
+ALONE = 100  # cases a figure that are also asked one at a time, which takes six times as long
 
 
 def main() -> None:
@@ -46,20 +49,25 @@ def main() -> None:
     source = read_source(args.python_source)
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     path = args.base / "skills.json"
-    measured = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    columns = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if args.served:
         from scripts.tiny_base.served import measure_served  # needs the serving stack
 
-        for batch in BATCHES:
-            figures = measure_served(args.base, tokenizer, source, args.cases, batch)
-            measured[f"vllm_bf16_{batch}"] = figures
-            print(f"{batch} at once: {show(figures)}", flush=True)
+        way = f"vLLM, bf16, {AT_ONCE} at once"
+        at_once = measure_served(args.base, tokenizer, source, args.cases, AT_ONCE)
+        columns[way] = column(at_once, args.cases)
+        print(show(columns[way]["figures"]), flush=True)
+        first = min(ALONE, args.cases)
+        alone = measure_served(args.base, tokenizer, source, first, 1)
+        columns[f"{way}, of these the first"] = column(at_once, first)
+        columns["these one at a time"] = column(alone, first)
+        print(show(columns["these one at a time"]["figures"]), flush=True)
     else:
         model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32)
-        measured["torch_fp32"] = measure(model, tokenizer, source, args.cases, progress=True)
-        print(show(measured["torch_fp32"]))
-    measured["cases"] = args.cases
-    write_text_atomic(path, json.dumps(measured, indent=2) + "\n")
+        figures = measure(model, tokenizer, source, args.cases, progress=True)
+        columns["torch, float32"] = {"cases": args.cases, "figures": figures}
+        print(show(figures))
+    write_text_atomic(path, json.dumps(columns, indent=2) + "\n")
     write_card(args.base)
 
 
@@ -96,6 +104,12 @@ def share_of_lines(given: str, gold: str) -> float:
     """Share of the lines of ``gold`` that stand in ``given`` at their place."""
     golds = gold.split("\n")
     return sum(a == b for a, b in zip(given.split("\n"), golds, strict=False)) / len(golds)
+
+
+def column(scores: dict[str, list[float]], first: int) -> dict[str, Any]:
+    """A column of the card's table: of each row the mean of its ``first`` cases."""
+    means = {name: round(sum(each[:first]) / first, 4) for name, each in scores.items()}
+    return {"cases": first, "figures": means}
 
 
 def show(measured: Measured) -> str:
