@@ -7,6 +7,7 @@ import importlib.resources
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from data_gen.tasks import lexicon
 from data_gen.tasks.squares import HELD_OUT_FRAMES, SETS
 from rlm_executor.errors import InputError
-from scripts.tiny_base import cases, labels, measure, pretrain, skills, wordings, words
+from scripts.tiny_base import card, cases, labels, measure, pretrain, skills, wordings, words
 from scripts.tiny_base import model as model_module
 from scripts.tiny_base.mixture import Mixture, Pace, encode, recall
 from scripts.tiny_base.model import SPECIAL_TOKENS, build_model, build_tokenizer
@@ -276,6 +277,19 @@ def test_lines_are_compared_at_their_places():
     assert measure.share_of_lines("a\nb\nc", "a\nb\nd") == pytest.approx(2 / 3)
     assert measure.share_of_lines("b\na", "a\nb") == 0
     assert measure.share_of_lines("a", "a\nb") == 0.5
+
+
+def test_the_card_is_written_from_the_figures_beside_it(tmp_path):
+    base = card.LAB_BOOK.parents[2] / "assets" / "tiny-base"
+    for name in ("training.json", "skills.json"):
+        shutil.copy(base / name, tmp_path)
+    card.write_card(tmp_path)
+    assert (tmp_path / "README.md").read_bytes() == (base / "README.md").read_bytes()
+
+
+def test_a_column_is_the_mean_of_its_first_cases():
+    scores = {"copy": [True, False, False], "things": [0.5, 1.0, 0.0]}
+    assert measure.column(scores, 2) == {"cases": 2, "figures": {"copy": 0.5, "things": 0.75}}
 
 
 @pytest.mark.slow
