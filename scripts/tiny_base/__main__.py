@@ -58,6 +58,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
+    (args.out / "skills.json").unlink(missing_ok=True)  # figures of other weights
     write_training(args.out, model, plan, done, mixture.sha256)
     print(f"now: python -m scripts.tiny_base.measure --base {args.out}")
 

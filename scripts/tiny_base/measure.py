@@ -56,11 +56,13 @@ def main() -> None:
         way = f"vLLM, bf16, {AT_ONCE} at once"
         at_once = measure_served(args.base, tokenizer, source, args.cases, AT_ONCE)
         columns[way] = column(at_once, args.cases)
+        write_text_atomic(path, json.dumps(columns, indent=2) + "\n")  # the next may be stopped
         print(show(columns[way]["figures"]), flush=True)
         first = min(ALONE, args.cases)
         alone = measure_served(args.base, tokenizer, source, first, 1)
+        columns.pop(part := f"{way}, of these the first", None)  # of an earlier measurement
         if first < args.cases:
-            columns[f"{way}, of these the first"] = column(at_once, first)
+            columns[part] = column(at_once, first)
         columns["these one at a time"] = column(alone, first)
         print(show(columns["these one at a time"]["figures"]), flush=True)
     else:
