@@ -60,11 +60,12 @@ def main() -> None:
         print(show(columns[way]["figures"]), flush=True)
         first = min(ALONE, args.cases)
         alone = measure_served(args.base, tokenizer, source, first, 1)
-        columns.pop(part := f"{way}, of these the first", None)  # of an earlier measurement
+        part, one = f"{way}, of these the first", "these one at a time"
+        columns = {name: kept for name, kept in columns.items() if name not in (part, one)}
         if first < args.cases:
             columns[part] = column(at_once, first)
-        columns["these one at a time"] = column(alone, first)
-        print(show(columns["these one at a time"]["figures"]), flush=True)
+        columns[one] = column(alone, first)
+        print(show(columns[one]["figures"]), flush=True)
     else:
         model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32)
         figures = measure(model, tokenizer, source, args.cases, progress=True)
