@@ -1,7 +1,8 @@
 """One step of the real trainer: rows in a tree move the weights as separate rows do, however the
 step is cut up: into several forward passes, and over two processes (gloo).
 
-The optimizer is plain SGD of rate 1, so that the weights tell the gradient.
+The optimizer is plain SGD of rate 1, so that the weights tell the gradient. Products are fp32 also
+where the CPU multiplies bf16: what is rounded to bf16 hangs on how a step is cut up.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ from train import sft
 ROOT = Path(__file__).resolve().parents[2]
 FSDP2 = ROOT / "configs" / "accelerate" / "fsdp2.yaml"
 pytestmark = [pytest.mark.real_trl, pytest.mark.slow]
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is rounded: neither products nor the saved weights."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr("train.machine.has_fast_bf16", lambda: False)
+    monkeypatch.setattr("train.export.SERVED_DTYPE", torch.float32)
 
 
 def settings(run: Path, base: Path, method: str, packing: str, forward_size: int) -> list[str]:
@@ -53,8 +62,6 @@ def end(run: Path, method: str) -> tuple[float, dict[str, torch.Tensor]]:
 def test_a_step_is_the_same_however_it_is_cut_up(
     method: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setattr("train.export.SERVED_DTYPE", torch.float32)  # so that nothing is rounded
     ways = {"rows": ("turns", 1), "whole": ("tree", 8), "parts": ("tree", 2)}
     ends = {}
     for name, (packing, forward_size) in ways.items():
@@ -94,15 +101,13 @@ def test_two_processes_end_with_the_weights_of_one(
     method: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """An adapter on a copy of the base each (DDP), all weights in shards (FSDP2)."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setattr("train.export.SERVED_DTYPE", torch.float32)
     one = settings(tmp_path / "one", tiny_base, method, "tree", 2)
     monkeypatch.setattr(sys, "argv", ["sft.py", *one])
     sft.main()
     two = settings(tmp_path / "two", tiny_base, method, "tree", 2)
-    script, sharding = "train/sft.py", dict[str, str]()
+    script, sharding = "tests/train/processes_on_cpu.py", dict[str, str]()
     if method == "full":
-        script, told = "tests/train/fsdp_on_cpu.py", yaml.safe_load(FSDP2.read_text())
+        told = yaml.safe_load(FSDP2.read_text())
         sharding = {key.upper(): str(value) for key, value in told["fsdp_config"].items()}
         sharding |= {"ACCELERATE_USE_FSDP": "true"}
     launch = [

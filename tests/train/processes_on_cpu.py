@@ -1,7 +1,8 @@
-"""``train/sft.py`` as FSDP2 runs it, over gloo: accelerate offers it to processes with GPUs only.
+"""``train/sft.py`` in one of several processes, over gloo, exact enough to compare weights.
 
-What is patched is accelerate's question for a GPU, and that weights are saved unrounded; sharding,
-gathering, clipping and the state dict are those of a GPU run.
+Products are fp32 and weights are saved unrounded, on every CPU. Accelerate offers FSDP2 to processes
+with GPUs only: its question for one is patched; sharding, gathering, clipping and the state dict
+are those of a GPU run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from accelerate import state
 from accelerate.utils import DistributedType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from train import export, sft
+from train import export, machine, sft
 
 REAL = state.AcceleratorState.__init__
 
@@ -30,5 +31,6 @@ def begin(self: state.AcceleratorState, *args: Any, fsdp_plugin: Any = None, **m
 
 if __name__ == "__main__":
     state.AcceleratorState.__init__ = begin  # type: ignore[method-assign]
+    machine.has_fast_bf16 = lambda: False
     export.SERVED_DTYPE = torch.float32
     sft.main()
