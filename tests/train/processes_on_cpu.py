@@ -1,8 +1,8 @@
 """``train/sft.py`` in one of several processes, over gloo, exact enough to compare weights.
 
-Products are fp32 and weights are saved unrounded, on every CPU. Accelerate offers FSDP2 to processes
-with GPUs only: its question for one is patched; sharding, gathering, clipping and the state dict
-are those of a GPU run.
+Products are fp32 and weights are saved unrounded, on every CPU. Accelerate offers FSDP2 to
+processes with GPUs only: its question for one is patched; sharding, gathering, clipping and the
+state dict are those of a GPU run.
 """
 
 from __future__ import annotations
