@@ -19,7 +19,7 @@ import torch
 from rlm_executor.cli import run_cli
 from rlm_executor.errors import InputError
 from scripts.tiny_base.card import write_training
-from scripts.tiny_base.measure import measure, show
+from scripts.tiny_base.measure import column, measure, show
 from scripts.tiny_base.mixture import Mixture, read_source
 from scripts.tiny_base.model import build_model, build_tokenizer
 from scripts.tiny_base.pretrain import Plan, train
@@ -52,7 +52,7 @@ def main() -> None:
     mixture.vocabulary = range(3, len(tokenizer))
 
     def look() -> str:
-        return show(measure(model, tokenizer, source, 8, longest=1024))
+        return show(column(measure(model, tokenizer, source, 8, longest=1024), 8)["figures"])
 
     done = train(model, tokenizer, mixture, plan, args.work / "checkpoint.pt", look)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from tqdm.asyncio import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from scripts.tiny_base.cases import ROWS, cases
-from scripts.tiny_base.measure import share_of_lines
+from scripts.tiny_base.measure import Finished, Scores, share_of_lines
 from scripts.tiny_base.mixture import WINDOW
 from scripts.tiny_base.skills import Sample
 from serve.config import EngineConfig
@@ -18,18 +18,27 @@ from serve.engine import Engine
 
 
 def measure_served(
-    base: Path, tokenizer: PreTrainedTokenizerBase, source: list[str], count: int, batch: int
-) -> dict[str, list[float]]:
+    base: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    source: list[str],
+    count: int,
+    batch: int,
+    finished: Finished,
+) -> Scores:
     """Through vLLM, ``batch`` requests at a time: how right each case of each row is, 0 to 1."""
-    return asyncio.run(_measure_served(base, tokenizer, source, count, batch))
+    return asyncio.run(_measure_served(base, tokenizer, source, count, batch, finished))
 
 
 async def _measure_served(
-    base: Path, tokenizer: PreTrainedTokenizerBase, source: list[str], count: int, batch: int
-) -> dict[str, list[float]]:
+    base: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    source: list[str],
+    count: int,
+    batch: int,
+    finished: Finished,
+) -> Scores:
     config = EngineConfig(model=str(base), dtype="bfloat16", max_model_len=WINDOW, kv_cache_gib=1)
     room = asyncio.Semaphore(batch)
-    result: dict[str, list[float]] = {}
     async with (
         Engine(config) as server,
         httpx.AsyncClient(base_url=server.base_url, timeout=600, trust_env=False) as client,
@@ -51,10 +60,16 @@ async def _measure_served(
             return reply.json()["choices"][0]["message"]["content"] or ""
 
         for row in ROWS:
+            if row.name in finished.rows:
+                continue
             samples = [sample for sample, _ in cases(row, tokenizer, source, count)]
             replies = await tqdm.gather(*map(ask, samples), desc=row.name, leave=False)
-            result[row.name] = [
-                share_of_lines(reply, sample[-1][1]) if row.by_line else reply == sample[-1][1]
-                for reply, sample in zip(replies, samples, strict=True)
-            ]
-    return result
+            pairs = [(reply, sample[-1][1]) for reply, sample in zip(replies, samples, strict=True)]
+            finished.add(
+                row.name,
+                [
+                    share_of_lines(*pair) if row.by_line else float(pair[0] == pair[1])
+                    for pair in pairs
+                ],
+            )
+    return finished.rows

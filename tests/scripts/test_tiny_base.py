@@ -292,6 +292,19 @@ def test_a_column_is_the_mean_of_its_first_cases():
     assert measure.column(scores, 2) == {"cases": 2, "figures": {"copy": 0.5, "things": 0.75}}
 
 
+def test_a_measurement_that_was_stopped_goes_on_with_the_next_row(tokenizer, tmp_path, monkeypatch):
+    rows = [row for row in cases.ROWS if row.longest <= 512]
+    monkeypatch.setattr(measure, "ROWS", rows)
+    path, model = tmp_path / "work" / "measured.json", build_model(tokenizer)
+    begun = measure.Finished(path, "these weights")
+    begun.add(rows[0].name, [0.25])
+    kept = measure.Finished(path, "these weights")
+    scores = measure.measure(model, tokenizer, SOURCE, 1, finished=kept)
+    assert scores[rows[0].name] == [0.25] and list(scores) == [row.name for row in rows]
+    assert measure.Finished(path, "these weights").rows == scores
+    assert measure.Finished(path, "other weights").rows == {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.by_hand)])
 def test_a_killed_pretraining_ends_with_the_same_weights(tokenizer, tmp_path, monkeypatch, workers):
