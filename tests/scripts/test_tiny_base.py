@@ -147,7 +147,7 @@ def pointed(tokenizer, given: str, asked: str, answer: str, about) -> dict[int, 
     ids, learned, answers = encode(tokenizer, sample, prompts_too=False)
     told: dict[int, list[tuple]] = {0: [], 1: [], 2: []}
     for head, place, aim in find_pointers(tokenizer, ids, learned, answers, about):
-        told[head].append((ids[place + 1], ids[aim], tokenizer.decode(ids[aim - 2 : aim + 1])))
+        told[head].append((ids[place + 1], ids[aim], tokenizer.decode(ids[aim - 3 : aim + 1])))
     return told
 
 
