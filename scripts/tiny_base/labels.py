@@ -61,12 +61,11 @@ def label(rng: random.Random, words: Words, kind: str, most: int, least: int = 1
 def _things(rng: random.Random, words: Words, count: int) -> tuple[list[str], list]:
     labels = rng.sample(sorted(lexicon.CATEGORIES), rng.randint(3, 8))
     pairs = []
-    frames = words.of(lexicon.FRAMES, lexicon.FRAMES_HELD_OUT)
     bare = rng.random() < 0.15
     for _ in range(count):
         label = rng.choice(labels)
         thing = rng.choice(lexicon.CATEGORIES[label])
-        line = thing if bare else rng.choice(frames).format(name=words.name(rng), thing=thing)
+        line = thing if bare else words.telling(rng, thing)
         pairs.append((line, thing, label))
     return labels, pairs
 
@@ -74,27 +73,37 @@ def _things(rng: random.Random, words: Words, count: int) -> tuple[list[str], li
 def _glossary(rng: random.Random, words: Words, count: int) -> tuple[list[str], str, list]:
     labels = _new_labels(rng, words, rng.randint(2, 6))
     terms = _terms(rng, words, len(labels))
-    frames = words.of(lexicon.FRAMES, lexicon.FRAMES_HELD_OUT)
     pairs = []
     for _ in range(count):
         index = rng.randrange(len(labels))
         thing = rng.choice(terms[index])
-        line = rng.choice(frames).format(name=words.name(rng), thing=thing)
-        pairs.append((line, thing, labels[index]))
+        pairs.append((words.telling(rng, thing), thing, labels[index]))
     return labels, _explain(rng, words, labels, terms), pairs
 
 
 def _squares(rng: random.Random, words: Words, count: int) -> tuple[list[str], list]:
+    """In training some ask for one of the two facts only: what a cell is made of."""
     made = SETS[rng.choice(list(SETS))]
-    pairs = []
+    half = None if words.held_out or rng.random() < 0.6 else rng.randrange(2)
+    pairs: list[tuple[str, ...]] = []
     for _ in range(count):
         first, second = rng.randrange(len(made.first)), rng.randrange(len(made.second))
         line = made.line(rng, first, second, words.name(rng), held_out=words.held_out)
+        if words.at_random(rng, 0.4):
+            one, two = rng.choice(made.first[first]), rng.choice(made.second[second])
+            line = words.strew(rng, one, two, least=1)
         told = re.findall(r"\w+", line)
         earlier = next(word for word in told if word in made.first[first])
         later = next(word for word in reversed(told) if word in made.second[second])
-        pairs.append((line, later, earlier, made.label(first, second)))
-    return rng.sample(made.labels, len(made.labels)), pairs
+        if half is None:
+            pairs.append((line, later, earlier, made.label(first, second)))
+        elif half == 0:
+            pairs.append((line, earlier, made.first[first][0]))
+        else:
+            pairs.append((line, later, made.second[second][0]))
+    labels = made.labels if half is None else [
+        told[0] for told in (made.first, made.second)[half]]  # fmt: skip
+    return rng.sample(labels, len(labels)), pairs
 
 
 def _new_labels(rng: random.Random, words: Words, count: int) -> list[str]:

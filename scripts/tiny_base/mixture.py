@@ -16,7 +16,7 @@ from rlm_executor.files import sha256_text
 from scripts.tiny_base.labels import KINDS, label
 from scripts.tiny_base.pointers import About, Pointer, find_pointers
 from scripts.tiny_base.skills import Sample, Size, Skills
-from scripts.tiny_base.words import Words
+from scripts.tiny_base.words import Words, corpus_words
 
 WINDOW = 4096
 # Share of each kind where samples may have up to 512 tokens, and where they may have more.
@@ -36,6 +36,7 @@ LENGTHS = (
     (0.55, (4, 3, 2, 0.7, 0.7)),
     (2.0, (3, 3, 2, 1, 1.5)),
 )
+SEVERAL = "several"  # cases in one conversation
 UP_AT, STEP_UP = 0.5, 0.006
 ANSWER_START = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 CHARACTERS_PER_TOKEN = 2.0  # of the samples, somewhat below their mean: few samples are too long
@@ -91,7 +92,7 @@ class Mixture:
         self.pace = Pace()
         self.sha256 = sha256_text("".join(source))
         self.source = source
-        self.words = Words()
+        self.words = Words(corpus=corpus_words(source))
         self.skills = Skills(source, self.words)
         self.vocabulary: Sequence[int] = ()
 
@@ -122,22 +123,54 @@ class Mixture:
             return "", self.text(rng, int(CHARACTERS_PER_TOKEN * longest * rng.random())), ()
         if longest >= 1024 and rng.random() < 0.06:
             return "", direct(rng, {1024: 640, 2048: 1400}.get(longest, 2600)), ()
-        kinds = [kind for kind in SHARES if progress > 0.2 or self.pace.is_open(kind)]
-        kind = rng.choices(kinds, [SHARES[kind][longest > 512] for kind in kinds])[0]
-        # Whatever the pace, the last third of the way shows cases of every length.
-        level = max(self.pace.levels[kind], min(1.0, (progress - 0.5) * 4))
-        self.words.breadth = min(1.0, 3 * level)
-        # Mostly near what can just be done; always some that are shorter.
-        level *= 1 - rng.random() ** 2
+        if longest >= 1024 and rng.random() < 0.4:
+            return SEVERAL, *self._several(progress, int(CHARACTERS_PER_TOKEN * (longest - 60)))
+        kind = self._kind(progress, longest > 512)
+        level = self._level(kind, progress)
         characters = CHARACTERS_PER_TOKEN * (longest - 60)
         room = int(min(characters, 60 * (characters / 60) ** level)) if longest > 512 else (
             int(min(characters, 60 * 15**level)))  # fmt: skip
         return kind, *self._conversation(kind, level, room)
 
+    def _kind(self, progress: float, is_long: bool) -> str:
+        kinds = [kind for kind in SHARES if progress > 0.2 or self.pace.is_open(kind)]
+        return self.rng.choices(kinds, [SHARES[kind][is_long] for kind in kinds])[0]
+
+    def _level(self, kind: str, progress: float) -> float:
+        """How hard the next case is; sets the breadth of the words."""
+        # Whatever the pace, the last third of the way shows cases of every length.
+        level = max(self.pace.levels[kind], min(1.0, (progress - 0.5) * 4))
+        self.words.breadth = min(1.0, 3 * level)
+        # Mostly near what can just be done; always some that are shorter.
+        return level * (1 - self.rng.random() ** 2)
+
+    def _several(self, progress: float, room: int) -> tuple[Sample, About]:
+        """Short cases in one conversation: each is asked among the others, up to its end.
+
+        A row of 4,096 tokens with one question teaches long distances too seldom.
+        """
+        rng = self.rng
+        sample: Sample = []
+        about: list[tuple[tuple[str, ...], ...]] = []
+        room = int(room * rng.uniform(0.4, 1.0))
+        while room > 150:
+            kind = self._kind(progress, False)
+            size = min(room, rng.randint(60, 900))
+            more, told = self._conversation(kind, self._level(kind, progress), size)
+            if more[0][0] == "system":  # only the first message can be one
+                more = [("user", f"{more[0][1]}\n\n{more[1][1]}"), *more[2:]]
+            sample += more
+            answers = sum(role == "assistant" for role, _ in more)
+            about += [*[()] * (answers - len(told)), *told]
+            room -= sum(len(text) + 30 for _, text in more)
+        return sample, tuple(about)
+
     def _conversation(self, kind: str, level: float, room: int) -> tuple[Sample, About]:
         rng = self.rng
         if kind in KINDS:  # of labels
             room = max(room, 150)
+            if kind == "squares":  # a line is as hard as many
+                room, level = max(room, 300), max(level, 0.2)
             most = max(1, min(2 + int(18 * level), int(room / (CHARACTERS_PER_TOKEN * 22))))
             case = label(rng, self.words, kind, most)
             asked, answer = case.turns[0]

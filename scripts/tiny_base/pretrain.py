@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from rlm_executor.errors import InputError
-from scripts.tiny_base.mixture import WINDOW, Mixture, Pace
+from scripts.tiny_base.mixture import SEVERAL, WINDOW, Mixture, Pace
 from scripts.tiny_base.pointers import Pointers
 from train.machine import has_fast_bf16
 
@@ -74,8 +75,8 @@ def make_batch(
 ) -> Batch:
     """The samples of ``step``.
 
-    The answer of one sample weighs as the root of its length: were all tokens equal, a label of
-    one token would be lost beside copies of a hundred.
+    The answer of one case weighs as the root of its length: were all tokens equal, a label of one
+    token would be lost beside copies of a hundred.
     """
     mixture.rng, mixture.pace = random.Random(f"{plan.seed}/{step}"), pace
     progress = plan.progress(step)
@@ -92,11 +93,11 @@ def make_batch(
         if len(more) > min(longest, plan.step_tokens - len(ids)):
             failures += 1
             continue
-        start, weight = len(ids), max(1, sum(learned)) ** -0.5
+        start = len(ids)
         pointers += [(head, start + a, start + b) for head, a, b in pointed]
         samples.append((kind, start, start + len(more)))
         ids += more
-        weights += [0.0, *(weight * on for on in learned[1:])]  # before the first there is nothing
+        weights += [0.0, *weigh(learned, kind == SEVERAL)[1:]]  # before the first there is nothing
     gap = plan.step_tokens - len(ids)
     return Batch(
         torch.tensor(ids + [tokenizer.pad_token_id] * gap),
@@ -104,6 +105,17 @@ def make_batch(
         samples,
         torch.tensor(pointers, dtype=torch.long).view(-1, 3),
     )
+
+
+def weigh(learned: list[bool], each: bool) -> list[float]:
+    """What each token counts: the learned ones the root of their number, in all or ``each`` run."""
+    if not each:
+        return [on * max(1, sum(learned)) ** -0.5 for on in learned]
+    weights: list[float] = []
+    for on, run in groupby(learned):
+        length = len(list(run))
+        weights += [on * length**-0.5] * length
+    return weights
 
 
 class Batches:
@@ -203,7 +215,7 @@ def train(
         while done.step < steps:
             batch = batches.next(done)
             progress = plan.progress(done.step)
-            scale = min(1.0, (done.step + 1) / 40) * min(1.0, (1 - progress) / 0.5 + 0.02)
+            scale = min(1.0, (done.step + 1) / 40) * min(1.0, (1 - progress) / 0.65 + 0.02)
             loss, wrong = optimize(model, muon, adam, batch, scale)
             losses.append(loss[0])
             aims.append(loss[1])

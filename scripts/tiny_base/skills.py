@@ -197,9 +197,9 @@ class Skills:
         if kind == "date":
             return self.words.date(rng)
         if kind == "text":
-            frames = self.words.of(lexicon.FRAMES, lexicon.FRAMES_HELD_OUT)
-            thing = rng.choice(rng.choice(list(lexicon.CATEGORIES.values())))
-            return rng.choice(frames).format(name=self.words.name(rng), thing=thing)
+            return self.words.telling(
+                rng, rng.choice(rng.choice(list(lexicon.CATEGORIES.values())))
+            )
         if kind == "place":
             return self.words.nonce(rng).capitalize()
         return self.words.number(rng) if kind == "amount" else self.words.code(rng)
