@@ -1,6 +1,6 @@
 """Pretrain the tiny base, the stand-in for Qwen3-8B: from random weights.
 
-    python -m scripts.tiny_base --out assets/tiny-base    # 96 minutes on two cores with bf16 units
+    python -m scripts.tiny_base --out assets/tiny-base
     python -m scripts.tiny_base --device cuda --workers 14 --step-tokens 32768 --tokens 300000000
 
 Writes a ``Qwen3ForCausalLM`` in bf16 with its tokenizer (own byte-level BPE, Qwen3's special
@@ -21,9 +21,8 @@ from rlm_executor.errors import InputError
 from scripts.tiny_base.card import write_training
 from scripts.tiny_base.measure import column, measure, show
 from scripts.tiny_base.mixture import Mixture, read_source
-from scripts.tiny_base.model import SHORT_ROWS, build_model, build_tokenizer
+from scripts.tiny_base.model import build_model, build_tokenizer
 from scripts.tiny_base.pretrain import Plan, train
-from train.attention import VARLEN, varlen_works
 
 
 def main() -> None:
@@ -32,7 +31,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("assets/tiny-base"))
-    parser.add_argument("--tokens", type=int, default=24_000_000)
+    parser.add_argument("--tokens", type=int, default=9_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--step-tokens", type=int, default=4096, help="a multiple of 4,096")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -49,8 +48,7 @@ def main() -> None:
     mixture = Mixture(source)
     args.work.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(mixture, args.work / "tokenizer.json")
-    attention = VARLEN if args.device == "cuda" and varlen_works() else SHORT_ROWS
-    model = build_model(tokenizer, attention).to(args.device)
+    model = build_model(tokenizer).to(args.device)
     mixture.vocabulary = range(3, len(tokenizer))
 
     def look() -> str:

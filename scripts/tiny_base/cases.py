@@ -13,7 +13,7 @@ from scripts.tiny_base.mixture import encode
 from scripts.tiny_base.skills import Case, Sample, Size, Skills
 from scripts.tiny_base.words import Words
 
-COPIES = ("copy", "passage", "fill")
+COPIES = ("copy", "passage", "fill", "substitute")
 LINES = 16
 
 
@@ -40,7 +40,7 @@ ROWS: tuple[Row, ...] = (
     Row("extract", 3400, 4000, 0.95),
     Row("compare", 0, 512, 0.97),
     *(Row(kind, 0, 1000, 0.97, True) for kind in ("things", "squares")),
-    Row("glossary", 0, 1000, 0.90, True),
+    *(Row(kind, 0, 1000, 0.90, True) for kind in ("glossary", "renamed")),
 )
 
 
@@ -73,7 +73,7 @@ def _sample(rng: random.Random, row: Row, skills: Skills, words: Words, room: in
         asked, answer = case.turns[0]
         text = f"{case.given}\n\n{asked}" if asked else case.given
         return [("user", text), ("assistant", answer)]
-    short = row.kind in ("copy", "fill", "compare")
+    short = row.kind in ("copy", "fill", "substitute", "compare")
     given = min(room, 400) if short else room
     case: Case = getattr(skills, row.kind)(
         rng, Size(given, 10_000 if row.kind in ("look_up", "extract") else 20)

@@ -22,14 +22,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
-About = tuple[tuple[tuple[str, ...], ...], ...]
-"""Of each answer, of each of its lines: the line it speaks of, and the word there that decides.
-
-Where two decide together, the later and the earlier one."""
+About = tuple[tuple[tuple[str, str], ...], ...]
+"""Of each answer, of each of its lines: the line it speaks of, and the word there that decides."""
 Pointer = tuple[int, int, int]
 """Head, place that predicts (or is bound), place that it should look at."""
 MOST_PLACES = 8  # a piece that stands in more of them tells nothing
-AT_ONCE = 300
 FARTHEST = 150  # tokens between a key and its value
 
 
@@ -95,7 +92,7 @@ def subjects(
         begins = [0, *(i + 1 for i, char in enumerate(text) if char == "\n")]
         tokens = [bisect_right([a for a, _ in spans["offset_mapping"]], b) - 1 for b in begins]
         after = 0
-        for (line, word, *more), token, told in zip(lines, tokens, text.split("\n"), strict=True):
+        for (line, word), token, told in zip(lines, tokens, text.split("\n"), strict=True):
             whole, part = _core(tokenizer, line), _core(tokenizer, word)
             if line == word and (len(lines) == 1 or " " not in line):  # as the question writes it
                 place = _last(ids, whole, 0, start)
@@ -108,11 +105,6 @@ def subjects(
             if inner < 0:
                 continue
             found.append((1, start + token - 1, inner + len(part) - 1))
-            if more:
-                other = _core(tokenizer, more[0])
-                if (earlier := _first(ids, other, place, inner)) >= 0:
-                    found.append((2, inner + len(part) - 1, earlier + len(other) - 1))
-                continue
             if line == word and told.isdigit():  # one of the numbers that are compared
                 chosen = _first(ids, _core(tokenizer, told), place, after)
                 if chosen >= 0:
@@ -185,62 +177,37 @@ class Pointers:
     def _keep(self, head: int, _module: object, _args: object, kwargs: dict[str, Any]) -> None:
         self._seen[head] = kwargs["hidden_states"], kwargs["position_embeddings"]
 
-    def loss(
-        self, weights: torch.Tensor, positions: torch.Tensor, pointers: torch.Tensor
-    ) -> list[torch.Tensor]:
-        """Of each head the mean of -log of the attention on the right places.
-
-        ``weights`` and ``positions`` (in its sample) are those of the tokens of all samples.
-        """
+    def loss(self, weights: torch.Tensor, pointers: torch.Tensor) -> list[torch.Tensor]:
+        """Of each head the mean of -log of the attention on the right places."""
         return [
-            self._loss(head, weights, positions, pointers[pointers[:, 0] == head, 1:])
+            self._loss(head, weights, pointers[pointers[:, 0] == head, 1:])
             for head in range(len(self.LAYERS))
         ]
 
-    def _loss(
-        self, head: int, weights: torch.Tensor, positions: torch.Tensor, pointers: torch.Tensor
-    ) -> torch.Tensor:
+    def _loss(self, head: int, weights: torch.Tensor, pointers: torch.Tensor) -> torch.Tensor:
         attention, (hidden, (cos, sin)) = self.attentions[head], self._seen[head]
         size = attention.head_dim
         query, group = self.HEADS[head] * size, self.HEADS[head] // 2 * size
-        places, which = pointers[:, 0].unique(return_inverse=True)
-        every_k = turn(
-            attention.k_norm(hidden[0] @ attention.k_proj.weight[group : group + size].T),
-            cos[0], sin[0],
-        )  # fmt: skip
-        every_q = turn(
-            attention.q_norm(hidden[0, places] @ attention.q_proj.weight[query : query + size].T),
-            cos[0, places], sin[0, places],
-        )  # fmt: skip
-        begins = places - positions[places]  # of the samples
-        # What is bound stands in the prompt, which is not learned.
-        weight = weights[places + 1] if head != 2 else torch.ones_like(weights[places])
-        total = hidden.new_zeros(())
-        for mine in _some_samples(places, begins):
-            first, last = int(begins[mine][0]), int(places[mine][-1])
-            at = torch.arange(first, last + 1, device=places.device)
-            scores = (every_q[mine] @ every_k[first : last + 1].T).float() * size**-0.5
-            own = (at >= begins[mine, None]) & (at <= places[mine, None])
-            scores = scores.masked_fill(~own, float("-inf"))
-            here = (which >= mine.start) & (which < mine.stop)
+        queries = attention.q_proj.weight[query : query + size]
+        keys = attention.k_proj.weight[group : group + size]
+        total, share = hidden.new_zeros(()), hidden.new_zeros(())
+        for row in pointers[:, 0].unique().tolist():
+            mine = pointers[pointers[:, 0] == row]
+            places, which = mine[:, 1].unique(return_inverse=True)
+            k = turn(attention.k_norm(hidden[row] @ keys.T), cos[0], sin[0])
+            q = turn(
+                attention.q_norm(hidden[row, places] @ queries.T), cos[0, places], sin[0, places]
+            )
+            scores = (q @ k.T).float() * size**-0.5
+            ahead = torch.arange(k.shape[0], device=k.device) > places[:, None]
+            scores = scores.masked_fill(ahead, float("-inf"))
             right = torch.full_like(scores, float("-inf"))
-            rows, columns = which[here] - mine.start, pointers[here, 1] - first
-            right[rows, columns] = scores[rows, columns]
-            total = total + (weight[mine] * (scores.logsumexp(1) - right.logsumexp(1))).sum()
-        return total / weight.sum().clamp(min=1e-6)
-
-
-def _some_samples(places: torch.Tensor, begins: torch.Tensor) -> list[slice]:
-    """``places`` in groups of whole samples that begin within ``AT_ONCE`` tokens."""
-    cuts, first = [0], 0
-    for index, begin in enumerate(begins.tolist()):
-        if index == 0:
-            first = begin
-        elif begin - first > AT_ONCE:
-            cuts.append(index)
-            first = begin
-    ends = [*cuts[1:], len(places)]
-    return [slice(a, b) for a, b in zip(cuts, ends, strict=True) if b > a]
+            right[which, mine[:, 2]] = scores[which, mine[:, 2]]
+            # What is bound stands in the prompt, which is not learned.
+            weight = weights[row, places + 1] if head != 2 else torch.ones_like(scores[:, 0])
+            total = total + (weight * (scores.logsumexp(1) - right.logsumexp(1))).sum()
+            share = share + weight.sum()
+        return total / share.clamp(min=1e-6)
 
 
 def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

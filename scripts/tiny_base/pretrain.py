@@ -1,4 +1,4 @@
-"""Pretraining of the tiny base: packed samples, Muon and AdamW, checkpoints; on a CPU or one GPU.
+"""Pretraining of the tiny base: packed rows, Muon and AdamW, checkpoints; on a CPU or one GPU.
 
 A step's batch is a function of the seed, its number and the pace at which the skills have come
 (``mixture.Pace``), so workers can make batches ahead, and a killed run goes on with the same ones.
@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from rlm_executor.errors import InputError
-from scripts.tiny_base.mixture import SEVERAL, WINDOW, Mixture, Pace
+from scripts.tiny_base.mixture import WINDOW, Mixture, Pace
 from scripts.tiny_base.pointers import Pointers
 from train.machine import has_fast_bf16
 
@@ -62,60 +61,54 @@ class Progress:
 
 
 class Batch(NamedTuple):
-    """One step's samples, laid end to end: each reads itself alone, from position 0 on."""
+    """One step's rows: ids and loss weights of shape (rows, row length), and where samples lie."""
 
-    ids: torch.Tensor  # (tokens,)
-    weights: torch.Tensor  # (tokens,), of the loss
-    samples: list[tuple[str, int, int]]  # kind, first token, end
-    pointers: torch.Tensor  # (pointers, 3): head, place that predicts, place where it stands
+    ids: torch.Tensor
+    weights: torch.Tensor
+    spans: list[tuple[str, int, int, int]]  # kind, row, first token, end
+    pointers: torch.Tensor  # (pointers, 4): head, row, place that predicts, place where it stands
 
 
 def make_batch(
     mixture: Mixture, tokenizer: PreTrainedTokenizerFast, plan: Plan, step: int, pace: Pace
 ) -> Batch:
-    """The samples of ``step``.
+    """The packed rows of ``step``.
 
-    The answer of one case weighs as the root of its length: were all tokens equal, a label of one
-    token would be lost beside copies of a hundred.
+    The answer of one sample weighs as the root of its length: were all tokens equal, a label of
+    one token would be lost beside copies of a hundred.
     """
     mixture.rng, mixture.pace = random.Random(f"{plan.seed}/{step}"), pace
     progress = plan.progress(step)
-    longest = mixture.longest(progress)
-    ids: list[int] = []
-    weights: list[float] = []
-    samples: list[tuple[str, int, int]] = []
-    pointers: list[tuple[int, int, int]] = []
+    length = mixture.row_length(progress)
+    ids: list[list[int]] = [[] for _ in range(plan.step_tokens // length)]
+    weights: list[list[float]] = [[] for _ in ids]
+    spans: list[tuple[str, int, int, int]] = []
+    pointers: list[tuple[int, int, int, int]] = []
     failures = 0
-    while failures < 12 and len(ids) < plan.step_tokens - 16:
-        kind, more, learned, pointed = mixture.encoded(tokenizer, progress, longest)
-        if not more:  # a text of no characters
-            continue
-        if len(more) > min(longest, plan.step_tokens - len(ids)):
+    while failures < 12 and min(map(len, ids)) < length - 16:
+        kind, more, learned, pointed = mixture.encoded(tokenizer, progress, length)
+        more, learned = [*more, tokenizer.pad_token_id], [*learned, False]
+        fitting = [row for row in range(len(ids)) if len(ids[row]) + len(more) <= length]
+        if not fitting:
             failures += 1
             continue
-        start = len(ids)
-        pointers += [(head, start + a, start + b) for head, a, b in pointed]
-        samples.append((kind, start, start + len(more)))
-        ids += more
-        weights += [0.0, *weigh(learned, kind == SEVERAL)[1:]]  # before the first there is nothing
-    gap = plan.step_tokens - len(ids)
+        best = max(fitting, key=lambda row: len(ids[row]))
+        weight = max(1, sum(learned)) ** -0.5
+        start = len(ids[best])
+        pointers += [(head, best, start + a, start + b) for head, a, b in pointed]
+        spans.append((kind, best, len(ids[best]), len(ids[best]) + len(more)))
+        ids[best] += more
+        weights[best] += [weight * on for on in learned]
+    for row, weighed in zip(ids, weights, strict=True):
+        gap = length - len(row)
+        row += [tokenizer.pad_token_id] * gap
+        weighed += [0.0] * gap
     return Batch(
-        torch.tensor(ids + [tokenizer.pad_token_id] * gap),
-        torch.tensor(weights + [0.0] * gap),
-        samples,
-        torch.tensor(pointers, dtype=torch.long).view(-1, 3),
+        torch.tensor(ids),
+        torch.tensor(weights),
+        spans,
+        torch.tensor(pointers, dtype=torch.long).view(-1, 4),
     )
-
-
-def weigh(learned: list[bool], each: bool) -> list[float]:
-    """What each token counts: the learned ones the root of their number, in all or ``each`` run."""
-    if not each:
-        return [on * max(1, sum(learned)) ** -0.5 for on in learned]
-    weights: list[float] = []
-    for on, run in groupby(learned):
-        length = len(list(run))
-        weights += [on * length**-0.5] * length
-    return weights
 
 
 class Batches:
@@ -141,12 +134,12 @@ class Batches:
             step = done.ahead[-1][0] + 1 if done.ahead else done.step
             done.ahead.append((step, copy.deepcopy(done.pace)))
             self._made.append(self._pool.submit(_work, *done.ahead[-1]))
-        ids, weights, samples, pointers = self._made.popleft().result()
+        ids, weights, spans, pointers = self._made.popleft().result()
         done.ahead.popleft()
         return Batch(
             torch.from_numpy(ids).long(),
             torch.from_numpy(weights),
-            samples,
+            spans,
             torch.from_numpy(pointers).long(),
         )
 
@@ -167,7 +160,7 @@ def _begin_worker(*made: Any) -> None:
 def _work(step: int, pace: Pace) -> tuple[Any, ...]:
     batch = make_batch(*_worker, step, pace)  # type: ignore[call-arg]
     pointers = batch.pointers.short().numpy()
-    return batch.ids.short().numpy(), batch.weights.numpy(), batch.samples, pointers
+    return batch.ids.short().numpy(), batch.weights.numpy(), batch.spans, pointers
 
 
 def train(
@@ -215,12 +208,14 @@ def train(
         while done.step < steps:
             batch = batches.next(done)
             progress = plan.progress(done.step)
-            scale = min(1.0, (done.step + 1) / 40) * min(1.0, (1 - progress) / 0.65 + 0.02)
+            scale = min(1.0, (done.step + 1) / 40) * min(1.0, (1 - progress) / 0.5 + 0.02)
             loss, wrong = optimize(model, muon, adam, batch, scale)
             losses.append(loss[0])
             aims.append(loss[1])
-            done.pace.tell((kind, not wrong[start:end].any()) for kind, start, end in batch.samples)
-            done.counts += torch.bincount(batch.ids, minlength=len(done.counts))
+            done.pace.tell(
+                (kind, not wrong[row, start:end].any()) for kind, row, start, end in batch.spans
+            )
+            done.counts += torch.bincount(batch.ids.flatten(), minlength=len(done.counts))
             done.step += 1
             done.seconds = before + time.monotonic() - begun
             if done.step % told == 0:
@@ -246,40 +241,27 @@ def train(
 
 
 def optimize(
-    model: Qwen3ForCausalLM,
-    muon: Muon,
-    adam: torch.optim.AdamW,
-    batch: Batch,
-    scale: float,
+    model: Qwen3ForCausalLM, muon: Muon, adam: torch.optim.AdamW, batch: Batch, scale: float
 ) -> tuple[tuple[float, list[float]], torch.Tensor]:
     """One step.
 
     Returns:
-        The weighted mean loss over the learned tokens and those of the pointers, and which tokens
-        were not the likeliest (tokens,).
+        The weighted mean loss over the learned tokens, and which of them were not the likeliest
+        (rows, row length).
     """
     device = model.device
     ids, weights = batch.ids.to(device), batch.weights.to(device)
-    learned = weights[1:] > 0
-    targets, weight = ids[1:][learned], weights[1:][learned]
-    ends = sorted({0, *(end for _, _, end in batch.samples), len(ids)})
-    lengths = torch.tensor(ends).diff()
-    positions = torch.cat([torch.arange(length) for length in lengths]).to(device)
+    learned = weights[:, 1:] > 0
+    targets, weight = ids[:, 1:][learned], weights[:, 1:][learned]
     fast = device.type == "cuda" or has_fast_bf16()
     pointer = Pointers(model)
     with torch.autocast(device.type, torch.bfloat16, enabled=fast), pointer:
-        output = model.model(
-            input_ids=ids[None],
-            position_ids=positions[None],
-            use_cache=False,
-            cu_seq_lens_q=torch.tensor(ends, dtype=torch.int32, device=device),
-            max_length_q=int(lengths.max()),
-        ).last_hidden_state[0]
+        output = model.model(input_ids=ids, use_cache=False).last_hidden_state
         # The head runs on learned positions only: three in four tokens are prompt.
-        logits = model.lm_head(output[:-1][learned])
+        logits = model.lm_head(output[:, :-1][learned])
     losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
     loss = (losses * weight).sum() / weight.sum()
-    aimed = torch.stack(pointer.loss(weights, positions, batch.pointers.to(device)))
+    aimed = torch.stack(pointer.loss(weights, batch.pointers.to(device)))
     (loss + (aimed * aimed.new_tensor(POINTER_WEIGHTS)).sum()).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     adam.param_groups[0]["lr"] = ADAM_RATE * scale
@@ -287,15 +269,14 @@ def optimize(
     muon.step(MUON_RATE * scale)
     model.zero_grad(set_to_none=True)
     wrong = torch.zeros(ids.shape, dtype=torch.bool)
-    wrong[1:][learned.cpu()] = (logits.argmax(-1) != targets).cpu()
+    wrong[:, 1:][learned.cpu()] = (logits.argmax(-1) != targets).cpu()
     return (loss.item(), aimed.tolist()), wrong
 
 
 class Muon:
-    """Muon: momentum 0.95, Nesterov, five Newton-Schulz steps, equal shapes at once.
+    """Muon: momentum 0.95, Nesterov, five Newton-Schulz steps, in float32, equal shapes at once.
 
-    ``torch.optim.Muon`` orthogonalizes in bfloat16, which a CPU without bf16 units only emulates:
-    there it is float32.
+    ``torch.optim.Muon`` orthogonalizes in bfloat16, which a CPU without bf16 units only emulates.
     """
 
     def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
@@ -324,9 +305,7 @@ def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    if has_fast_bf16():
-        x = x.bfloat16()
     for _ in range(5):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+    return x.mT if tall else x

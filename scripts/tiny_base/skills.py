@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from scripts.tiny_base.words import Words
 
 Sample = list[tuple[str, str]]
 """``(role, text)`` of a conversation, or one ``("text", ...)`` to be continued."""
+_IDENTIFIER = re.compile(r"\b[A-Za-z_]\w{2,}")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,23 @@ class Skills:
         joint = rng.choice(("\n", " ", ", "))
         answer = joint.join(pattern.replace("@", word) for word in words)
         return Case(_blanks(words), [(f"Fill in:\n{joint.join(pieces)}", answer)])
+
+    def substitute(self, rng: random.Random, size: Size) -> Case:
+        """Source lines again, with one to four words replaced."""
+        text, words = "", list[str]()
+        while not words:
+            text = self.code(rng, min(6, 1 + size.items // 3))
+            words = sorted(set(_IDENTIFIER.findall(text)))
+        olds = rng.sample(words, min(len(words), rng.randint(1, min(4, 1 + size.items // 4))))
+        news = {old: self.words.token(rng) for old in olds}
+        if rng.random() < 0.5:
+            blanks = {old: f"<{i}>" for i, old in enumerate(olds, 1)}
+            given, pattern = _blanks(list(news.values())), _replace(text, blanks)
+        else:
+            form = rng.choice(("Write {new} in place of {old}.", "{new} for {old}."))
+            given = "\n".join(form.format(new=new, old=old) for old, new in news.items())
+            pattern = text
+        return Case(given, [(f"Fill in:\n{pattern}", _replace(text, news))])
 
     def passage(self, rng: random.Random, size: Size) -> Case:
         """One of several passages again, by its name or by the marks around it."""
@@ -197,9 +216,9 @@ class Skills:
         if kind == "date":
             return self.words.date(rng)
         if kind == "text":
-            return self.words.telling(
-                rng, rng.choice(rng.choice(list(lexicon.CATEGORIES.values())))
-            )
+            frames = self.words.of(lexicon.FRAMES, lexicon.FRAMES_HELD_OUT)
+            thing = rng.choice(rng.choice(list(lexicon.CATEGORIES.values())))
+            return rng.choice(frames).format(name=self.words.name(rng), thing=thing)
         if kind == "place":
             return self.words.nonce(rng).capitalize()
         return self.words.number(rng) if kind == "amount" else self.words.code(rng)
@@ -228,8 +247,8 @@ class Skills:
     # Compare ------------------------------------------------------------------------------------
 
     def compare(self, rng: random.Random, size: Size) -> Case:
-        """Numbers and equality, one answer for each line."""
-        kind = rng.randrange(4)
+        """Numbers, counts and equality, one answer for each line."""
+        kind = rng.randrange(5)
         lines: list[tuple[str, str]] = []
         gap = rng.choice((", ", " and ", self.words.gap(rng)))
         word, other = rng.choice(wordings.MORE_LESS)
@@ -245,12 +264,16 @@ class Skills:
                     first, second = self.words.token(rng), self.words.token(rng)
                     says = "more" if numbers[0] > numbers[1] else "less"
                     lines.append((f"{first}: {numbers[0]}{gap}{second}: {numbers[1]}", says))
-            else:
+            elif kind == 3:
                 first = self.words.token(rng)
                 second = _nearly(rng, first) if rng.random() < 0.3 else self.words.token(rng)
                 if rng.random() < 0.5:
                     second = first
                 lines.append((f"{first}{gap}{second}", "yes" if first == second else "no"))
+            else:
+                few = [self.words.token(rng) for _ in range(rng.randint(2, 4))]
+                items = [rng.choice(few) for _ in range(rng.randint(2, min(9, 3 + size.items)))]
+                return self._count(rng, few, items, size)
             room -= len(lines[-1][0]) + 4
             if room < 0:
                 break
@@ -259,6 +282,15 @@ class Skills:
         ask = rng.choice(asks[-1:] if self.words.held_out else asks[:-1]).format(word=word)
         about = tuple((line, line) for line, _ in lines)
         return Case(given, [(ask, "\n".join(answer for _, answer in lines))], (about,))
+
+    def _count(self, rng: random.Random, few: list[str], items: list[str], size: Size) -> Case:
+        ask = rng.choice(self.words.of(wordings.HOW_MANY, wordings.HOW_MANY_HELD_OUT))
+        given = rng.choice((", ", "\n", " ", self.words.gap(rng))).join(items)
+        turns = [
+            (ask.format(word), str(items.count(word)))
+            for word in self._some(rng, list(dict.fromkeys(few)), size.turns)
+        ]
+        return Case(given, turns)
 
     # Around them --------------------------------------------------------------------------------
 
@@ -331,6 +363,10 @@ class Skills:
 
 def _blanks(words: Sequence[str]) -> str:
     return "\n".join(f"<{i}> is {word}" for i, word in enumerate(words, 1))
+
+
+def _replace(text: str, by: dict[str, str]) -> str:
+    return _IDENTIFIER.sub(lambda match: by.get(match[0], match[0]), text)
 
 
 def _numbers(rng: random.Random, count: int, most: int = 5) -> list[int]:

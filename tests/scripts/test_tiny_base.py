@@ -7,6 +7,7 @@ import importlib.resources
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,17 +18,16 @@ from transformers import PreTrainedTokenizerFast
 from data_gen.tasks import lexicon
 from data_gen.tasks.squares import HELD_OUT_FRAMES, SETS
 from rlm_executor.errors import InputError
-from scripts.tiny_base import labels, pretrain, skills, wordings, words
+from scripts.tiny_base import card, cases, labels, measure, pretrain, skills, wordings, words
 from scripts.tiny_base import model as model_module
 from scripts.tiny_base.mixture import Mixture, Pace, encode, recall
 from scripts.tiny_base.model import SPECIAL_TOKENS, build_model, build_tokenizer
 from scripts.tiny_base.pointers import find_pointers
 from tests.train import qwen3
-from train.attention import attend_rows
 
 SOURCE = ["import os\n\ndef first(path, count):\n    return os.listdir(path)[:count]\n" * 40]
 PROTOCOL = ("```", "llm_query", "REPL", 'answer["')
-KINDS = ("copy", "fill", "passage", "look_up", "extract", "compare")
+KINDS = ("copy", "fill", "substitute", "passage", "look_up", "extract", "compare")
 
 
 @pytest.fixture(scope="module")
@@ -78,58 +78,20 @@ def test_a_conversation_has_the_ids_of_the_chat_template(tokenizer):
 
 
 @pytest.mark.parametrize("step", [1, 30, 90])
-def test_a_step_is_whole_samples_end_to_end(tokenizer, step: int):
+def test_rows_are_whole_samples_within_the_row_length(tokenizer, step: int):
+    mixture = Mixture(SOURCE)
+    mixture.vocabulary = range(3, len(tokenizer))
     plan = pretrain.Plan(100 * 4096)
-    ids, weights, samples, pointers = batch(tokenizer, plan, step)
-    assert ids.shape == weights.shape == (plan.step_tokens,)
+    ids, weights, spans, pointers = pretrain.make_batch(mixture, tokenizer, plan, step, Pace())
+    assert ids.shape == weights.shape
+    assert ids.numel() == plan.step_tokens
     assert (ids == tokenizer.pad_token_id).float().mean() < 0.2
     assert 0.05 < (weights > 0).float().mean() < 0.7
     assert not weights[ids == tokenizer.pad_token_id].any()
-    assert [end for _, _, end in samples[:-1]] == [start for _, start, _ in samples[1:]]
-    assert all(weights[start:end].any() for _, start, end in samples)
-    heads, places, aims = (column.contiguous() for column in pointers.T)
+    assert all(weights[row, start:end].any() for _, row, start, end in spans)
+    heads, rows, places, aims = pointers.T
     assert set(heads.tolist()) <= {0, 1, 2} and (aims < places).all()
-    assert (weights[places[heads < 2] + 1] > 0).all()
-    starts = torch.tensor([start for _, start, _ in samples])
-    assert torch.equal(torch.bucketize(places, starts, right=True),
-                       torch.bucketize(aims, starts, right=True))  # fmt: skip
-
-
-def test_a_sample_is_learned_as_if_it_were_alone(tokenizer):
-    """What the model answers, and the loss of the pointers, in a step and for each sample alone."""
-    torch.manual_seed(0)
-    made_model = build_model(tokenizer)
-    ids, weights, samples, pointers = batch(tokenizer, pretrain.Plan(4096), 0)
-    at_once = step_of(made_model, pretrain.Batch(ids, weights, samples, pointers))
-    alone: list[torch.Tensor] = []
-    total = torch.zeros(3, 2)
-    for kind, start, end in samples:
-        mine = pointers[(pointers[:, 1] >= start) & (pointers[:, 1] < end)]
-        one = pretrain.Batch(
-            ids[start:end], weights[start:end], [(kind, 0, end - start)],
-            mine - torch.tensor([0, start, start]),
-        )  # fmt: skip
-        (_, aimed), wrong = step_of(made_model, one)
-        alone.append(wrong)
-        for head, loss in enumerate(aimed):
-            places = mine[mine[:, 0] == head, 1].unique()
-            share = len(places) if head == 2 else float(weights[places + 1].sum())
-            total[head] += torch.tensor([loss * share, share])
-    together = at_once[1][: samples[-1][2]]
-    assert not together.all() and torch.equal(torch.cat(alone), together)
-    torch.testing.assert_close(torch.tensor(at_once[0][1]), total[:, 0] / total[:, 1])
-
-
-def batch(tokenizer: PreTrainedTokenizerFast, plan: pretrain.Plan, step: int) -> pretrain.Batch:
-    mixture = Mixture(SOURCE)
-    mixture.vocabulary = range(3, len(tokenizer))
-    return pretrain.make_batch(mixture, tokenizer, plan, step, Pace())
-
-
-def step_of(model, one: pretrain.Batch):
-    """What ``optimize`` tells of a step that moves nothing."""
-    others = torch.optim.AdamW(model.parameters())
-    return pretrain.optimize(model, pretrain.Muon([]), others, one, scale=0.0)
+    assert (weights[rows[heads < 2], places[heads < 2] + 1] > 0).all()
 
 
 def test_a_level_rises_when_the_last_one_sits():
@@ -147,7 +109,7 @@ def pointed(tokenizer, given: str, asked: str, answer: str, about) -> dict[int, 
     ids, learned, answers = encode(tokenizer, sample, prompts_too=False)
     told: dict[int, list[tuple]] = {0: [], 1: [], 2: []}
     for head, place, aim in find_pointers(tokenizer, ids, learned, answers, about):
-        told[head].append((ids[place + 1], ids[aim], tokenizer.decode(ids[aim - 3 : aim + 1])))
+        told[head].append((ids[place + 1], ids[aim], tokenizer.decode(ids[aim - 2 : aim + 1])))
     return told
 
 
@@ -169,13 +131,6 @@ def test_labels_point_at_their_lines(tokenizer):
     assert [aim[2][-1] for aim in told[1]] == ["b", "a"]
 
 
-def test_of_two_facts_the_later_points_at_the_earlier(tokenizer):
-    about = ((("1 q, p", "p", "q"), ("2 r, s", "s", "r")),)
-    told = pointed(tokenizer, "1 q, p\n2 r, s", "Labels?", "one\ntwo", about)
-    assert [aim[2][-1] for aim in told[1]] == ["p", "s"]
-    assert [aim[2][-1] for aim in told[2]] == ["q", "r"]
-
-
 def test_every_kind_has_pointers(tokenizer):
     mixture = Mixture(SOURCE, 3)
     mixture.vocabulary = range(3, len(tokenizer))
@@ -185,7 +140,7 @@ def test_every_kind_has_pointers(tokenizer):
         seen.setdefault(kind, set()).update(head for head, _, _ in pointers)
         assert all(learned[place + 1] for head, place, _ in pointers if head < 2)
         assert all(ids[aim] == ids[place + 1] for head, place, aim in pointers
-                   if head == 0 and kind in ("copy", "fill"))  # fmt: skip
+                   if head == 0 and kind in ("copy", "fill", "substitute"))  # fmt: skip
     assert seen.pop("") == set()
     assert all(0 in heads for heads in seen.values())
     assert all(seen[kind] >= {0, 1, 2} for kind in ("look_up", "extract", "glossary"))
@@ -200,6 +155,10 @@ def test_recalled_pieces_have_stood_before():
             if on:  # the token before and this one, side by side, further up
                 pair = ids[place - 1 : place + 1]
                 assert any(ids[i : i + 2] == pair for i in range(place - 1))
+
+
+def test_replacing_a_name_leaves_longer_names_and_numbers():
+    assert skills._replace("x1 = 0x10 + tab + table", {"tab": "new"}) == "x1 = 0x10 + new + table"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -305,6 +264,47 @@ def test_there_is_one_label_of_the_list_for_each_line(kind: str, held_out: bool)
         assert all(label in f"{case.given}\n{asked}" for label in answer.split("\n"))
 
 
+def test_cases_are_the_same_each_time_and_of_the_stated_length(tokenizer):
+    for row in cases.ROWS:
+        first = list(cases.cases(row, tokenizer, SOURCE, 3))
+        assert first == list(cases.cases(row, tokenizer, SOURCE, 3))
+        for sample, ids in first:
+            answer = len(tokenizer(sample[-1][1])["input_ids"])
+            assert row.shortest <= len(ids) - answer <= row.longest
+
+
+def test_lines_are_compared_at_their_places():
+    assert measure.share_of_lines("a\nb\nc", "a\nb\nd") == pytest.approx(2 / 3)
+    assert measure.share_of_lines("b\na", "a\nb") == 0
+    assert measure.share_of_lines("a", "a\nb") == 0.5
+
+
+def test_the_card_is_written_from_the_figures_beside_it(tmp_path):
+    base = card.LAB_BOOK.parents[2] / "assets" / "tiny-base"
+    for name in ("training.json", "skills.json"):
+        shutil.copy(base / name, tmp_path)
+    card.write_card(tmp_path)
+    assert (tmp_path / "README.md").read_bytes() == (base / "README.md").read_bytes()
+
+
+def test_a_column_is_the_mean_of_its_first_cases():
+    scores = {"copy": [True, False, False], "things": [0.5, 1.0, 0.0]}
+    assert measure.column(scores, 2) == {"cases": 2, "figures": {"copy": 0.5, "things": 0.75}}
+
+
+def test_a_measurement_that_was_stopped_goes_on_with_the_next_row(tokenizer, tmp_path, monkeypatch):
+    rows = [row for row in cases.ROWS if row.longest <= 512]
+    monkeypatch.setattr(measure, "ROWS", rows)
+    path, model = tmp_path / "work" / "measured.json", build_model(tokenizer)
+    begun = measure.Finished(path, "these weights")
+    begun.add(rows[0].name, [0.25])
+    kept = measure.Finished(path, "these weights")
+    scores = measure.measure(model, tokenizer, SOURCE, 1, finished=kept)
+    assert scores[rows[0].name] == [0.25] and list(scores) == [row.name for row in rows]
+    assert measure.Finished(path, "these weights").rows == scores
+    assert measure.Finished(path, "other weights").rows == {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.by_hand)])
 def test_a_killed_pretraining_ends_with_the_same_weights(tokenizer, tmp_path, monkeypatch, workers):
@@ -358,26 +358,6 @@ def test_a_reply_shows_the_added_tokens_that_a_reply_of_qwen3_shows(tokenizer):
 def test_the_template_is_the_one_that_trl_ships():
     shipped = importlib.resources.files("trl") / "chat_templates" / "qwen3.jinja"
     assert model_module.TEMPLATE.read_bytes() == shipped.read_bytes()
-
-
-@pytest.mark.parametrize("length", [90, 600])
-def test_short_rows_are_attended_to_as_rows_are(length: int):
-    torch.manual_seed(0)
-    query, key, value = (torch.randn(1, heads, length, 64) for heads in (4, 2, 2))
-    lengths = [20, length - 20]
-    how = {
-        "cu_seq_lens_q": torch.tensor([0, *lengths]).cumsum(0),
-        "max_length_q": max(lengths),
-        "scaling": 0.125,
-    }
-    qkv = query, key, value, None
-    expected = attend_rows(torch.nn.Identity(), *qkv, **how)[0]
-    assert torch.equal(
-        model_module.attend_short_rows(torch.nn.Identity(), *qkv, **how)[0], expected
-    )
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = model_module.attend_short_rows(torch.nn.Identity(), *qkv, **how)[0]
-    torch.testing.assert_close(rounded.float(), expected, atol=0.03, rtol=0)
 
 
 def test_the_model_copies_before_its_first_step(tokenizer):
