@@ -87,6 +87,7 @@ def vllm_engine(
     config = EngineConfig(
         model=str(base_folder),
         adapters={"rlm": adapter_folder},
+        dtype="float32",  # so that its figures can be compared with torch's on every machine
         max_num_seqs=32,
         kv_cache_gib=0.5,
         start_timeout_s=900,  # the machine may be training something at the same time

@@ -12,6 +12,7 @@ card is written anew. A measurement that was stopped goes on after its last fini
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from rlm_executor.cli import run_cli
 from rlm_executor.errors import InputError
-from rlm_executor.files import sha256_file, write_text_atomic
+from rlm_executor.files import sha256_file, sha256_text, write_text_atomic
 from scripts.tiny_base.card import write_card
 from scripts.tiny_base.cases import ROWS, cases
 from scripts.tiny_base.mixture import WINDOW, read_source
@@ -53,24 +54,29 @@ def main() -> None:
     path = args.base / "skills.json"
     columns = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     kept: list[Finished] = []
-    weights = sha256_file(args.base / "model.safetensors")
+    of = f"{sha256_file(args.base / 'model.safetensors')} {sha256_text(''.join(source))}"
 
     def finished(way: str, count: int) -> Finished:
-        kept.append(Finished(args.work / f"measured-{way}.json", f"{weights} {count}"))
-        return kept[-1]
+        rows = Finished(args.work / f"measured-{way}.json", f"{of} {count}")
+        if rows.rows:
+            print(f"goes on after {len(rows.rows)} finished rows of {len(ROWS)}", flush=True)
+        kept.append(rows)
+        return rows
 
     if args.served:
         from scripts.tiny_base.served import measure_served  # needs the serving stack
 
         way = f"vLLM, bf16, {AT_ONCE} at once"
-        at_once = measure_served(
-            args.base, tokenizer, source, args.cases, AT_ONCE, finished("at-once", args.cases)
+        rows = finished("at-once", args.cases)
+        at_once = asyncio.run(
+            measure_served(args.base, tokenizer, source, args.cases, AT_ONCE, rows)
         )
         columns[way] = column(at_once, args.cases)
         write_text_atomic(path, json.dumps(columns, indent=2) + "\n")  # the next may be stopped
         print(show(columns[way]["figures"]), flush=True)
         first = min(ALONE, args.cases)
-        alone = measure_served(args.base, tokenizer, source, first, 1, finished("alone", first))
+        rows = finished("alone", first)
+        alone = asyncio.run(measure_served(args.base, tokenizer, source, first, 1, rows))
         part, one = f"{way}, of these the first", "these one at a time"
         columns = {name: told for name, told in columns.items() if name not in (part, one)}
         if first < args.cases:
@@ -100,7 +106,6 @@ class Finished:
     def add(self, name: str, scores: list[float]) -> None:
         """Keep the scores of row ``name``."""
         self.rows[name] = scores
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text_atomic(self.path, json.dumps({"key": self.key, "rows": self.rows}))
 
 

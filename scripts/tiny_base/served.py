@@ -17,7 +17,7 @@ from serve.config import EngineConfig
 from serve.engine import Engine
 
 
-def measure_served(
+async def measure_served(
     base: Path,
     tokenizer: PreTrainedTokenizerBase,
     source: list[str],
@@ -26,17 +26,9 @@ def measure_served(
     finished: Finished,
 ) -> Scores:
     """Through vLLM, ``batch`` requests at a time: how right each case of each row is, 0 to 1."""
-    return asyncio.run(_measure_served(base, tokenizer, source, count, batch, finished))
-
-
-async def _measure_served(
-    base: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    source: list[str],
-    count: int,
-    batch: int,
-    finished: Finished,
-) -> Scores:
+    left = [row for row in ROWS if row.name not in finished.rows]
+    if not left:
+        return finished.rows
     config = EngineConfig(model=str(base), dtype="bfloat16", max_model_len=WINDOW, kv_cache_gib=1)
     room = asyncio.Semaphore(batch)
     async with (
@@ -59,9 +51,7 @@ async def _measure_served(
             reply.raise_for_status()
             return reply.json()["choices"][0]["message"]["content"] or ""
 
-        for row in ROWS:
-            if row.name in finished.rows:
-                continue
+        for row in left:
             samples = [sample for sample, _ in cases(row, tokenizer, source, count)]
             replies = await tqdm.gather(*map(ask, samples), desc=row.name, leave=False)
             pairs = [(reply, sample[-1][1]) for reply, sample in zip(replies, samples, strict=True)]

@@ -38,7 +38,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
     "{% endif %}"
 )
-STEPS = 80
+STEPS = 50
 
 
 def write_tokenizer(folder: Path, template: str = TEMPLATE) -> None:
@@ -79,8 +79,12 @@ def write_base(folder: Path) -> Path:
 
 
 def dataset(count: int) -> list[dict[str, Any]]:
-    """Rows of a model that has no thinking to switch off (parquet can't hold an empty struct)."""
-    return [turn | {"chat_template_kwargs": None} for turn in tiny.turns(count)]
+    """Rows of a model that has no thinking to switch off (parquet can't hold an empty struct).
+
+    Eight again and again, so few that their numbers can be learned by heart.
+    """
+    turns = tiny.turns(8) * -(-count // 8)
+    return [turn | {"chat_template_kwargs": None} for turn in turns[:count]]
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +170,7 @@ def test_what_was_trained_stops_where_a_server_stops(
             )
         replies.append(llama.decode(said[0, prompt.shape[1] :]))
     assert EOT not in replies[0]
-    # Which number comes next it can't know: forty rows have forty.
-    assert replies[1].startswith("```repl\nn =") and replies[1].endswith(EOT)
+    assert replies[1].startswith("```repl\nn = ") and replies[1].endswith(EOT)
 
 
 def test_a_date_in_the_prompt_is_refused_until_it_is_fixed(tmp_path: Path):
