@@ -9,6 +9,7 @@ and masks those of other rows away.
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -92,7 +93,8 @@ def attend_varlen(
     """The same in one kernel; arguments as of ``attend_rows``, and the longest of the rows."""
     from torch.nn.attention.varlen import varlen_attn
 
-    half = value.dtype if value.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+    whole = value.dtype
+    half = whole if whole in (torch.bfloat16, torch.float16) else torch.bfloat16
     # (1, heads, tokens, size) -> (tokens, heads, size), as the kernel reads them
     query, key, value = (part[0].transpose(0, 1).to(half) for part in (query, key, value))
     if cu_seq_lens_q is None:
@@ -106,6 +108,13 @@ def attend_varlen(
         max_length_q, max_length_k = (
             int(ends.diff().max()) for ends in (cu_seq_lens_q, cu_seq_lens_k)
         )
+    known = signature(varlen_attn).parameters
+    grouped: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]}
+    if "enable_gqa" not in known:  # torch 2.11
+        key, value = (
+            part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value)
+        )
+        grouped = {}
     seen = varlen_attn(
         query.contiguous(),
         key.contiguous(),
@@ -116,9 +125,9 @@ def attend_varlen(
         max_length_k,
         scale=scaling,
         window_size=CAUSAL,
-        enable_gqa=query.shape[1] != key.shape[1],
+        **grouped,
     )
-    return seen[None], None
+    return seen[None].to(whole), None
 
 
 def varlen_works(device: str = "cuda") -> bool:

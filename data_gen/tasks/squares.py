@@ -13,7 +13,7 @@ lists (``SETS``); the clauses come in frames, the last two of each list held out
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 Words = tuple[tuple[str, ...], ...]  # the words that may tell each value
@@ -51,12 +51,8 @@ class LabelSet:
         name: str,
         *,
         held_out: bool,
-        new_words: tuple[Sequence[Sequence[str]] | None, Sequence[Sequence[str]] | None] = (
-            None,
-            None,
-        ),
     ) -> str:
-        """One line that tells both values; ``new_words`` stand in for a latent's own words."""
+        """One line that tells both values."""
         one, two = (
             _frame(rng, self.first_frames, held_out),
             _frame(rng, self.second_frames, held_out),
@@ -65,8 +61,8 @@ class LabelSet:
         near = len(between.replace("{name}", name).split()) < FAR
         joint = _frame(rng, LONG_JOINTS, held_out) if near else rng.choice(JOINTS)
         return joint.format(
-            one.format(name=name, it=rng.choice((new_words[0] or self.first)[first])),
-            two.format(it=rng.choice((new_words[1] or self.second)[second])),
+            one.format(name=name, it=rng.choice(self.first[first])),
+            two.format(it=rng.choice(self.second[second])),
         )
 
 

@@ -11,8 +11,9 @@ from transformers import Qwen3ForCausalLM
 
 from rlm_executor.files import write_text_atomic
 from scripts.bench_record import machine
+from scripts.tiny_base.batches import Plan
 from scripts.tiny_base.cases import ROWS
-from scripts.tiny_base.pretrain import Plan, Progress
+from scripts.tiny_base.pretrain import Progress
 
 LAB_BOOK = Path(__file__).with_name("lab_book.md")
 
@@ -21,12 +22,11 @@ def write_training(
     folder: Path, model: Qwen3ForCausalLM, plan: Plan, done: Progress, corpus_sha256: str
 ) -> None:
     """``training.json``: what the pretraining read, how long it took, its curve."""
+    device = model.device.type
     facts = {
+        "command": f"python -m scripts.tiny_base --device {device} --workers {plan.workers} "
+        f"--step-tokens {plan.step_tokens} --tokens {plan.tokens} --seed {plan.seed}",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "tokens": plan.tokens,
-        "step_tokens": plan.step_tokens,
-        "workers": plan.workers,
-        "seed": plan.seed,
         "device": _device(model),
         "minutes": round(done.seconds / 60, 1),
         "rarest_token": int(done.counts.min()),
@@ -90,11 +90,10 @@ It was trained from random weights on five leaf skills (copy, look up, label lin
 field, compare), short direct answers to the questions of the task families, and Python source. It
 has never seen a REPL, a code fence or an agent trace, and knows nothing else.
 
-- command: `python -m scripts.tiny_base --tokens {tokens} --seed {seed} --step-tokens {step_tokens}
-  --workers {workers}`: {minutes} minutes on {device}
+- command: `{command}`: {minutes} minutes of training on {device}
 - mixture and curriculum: `scripts/tiny_base/`; Python standard library, sha256 of the corpus
   `{corpus_sha256}`
-- optimizer: Muon 0.02 on hidden matrices, AdamW 3e-3 on the rest, linear decay over the last half
+- optimizer: Muon 0.02 on hidden matrices, AdamW 3e-3 on the rest, linear decay after a third
 - the rarest of its tokens was read {rarest_token} times
 
 ## Measured skills
@@ -102,9 +101,8 @@ Fresh cases in held-out words, names, marks, layouts and wordings (frames of the
 many a row as the column says: share of answers that greedy decoding gives exactly; of the labels,
 share of right lines among 16. `things`: a line names a thing, its label is the category. `squares`:
 a line tells two facts, the label is their cell of a Latin square, so that no word gives it away.
-`glossary`: the prompt says which new words stand for which label. `renamed`: squares, of which the
-prompt gives new words for one of the facts. A share of n cases is known to 0.98 / sqrt(n) or better
-(95 %): to 0.044 of 500, to 0.155 of 40.
+`glossary`: the prompt says which new words stand for which label. A share of n cases is known to
+0.98 / sqrt(n) or better (95 %): to 0.044 of 500, to 0.098 of 100.
 
 {table}
 

@@ -13,7 +13,7 @@ from scripts.tiny_base.mixture import encode
 from scripts.tiny_base.skills import Case, Sample, Size, Skills
 from scripts.tiny_base.words import Words
 
-COPIES = ("copy", "passage", "fill", "substitute")
+COPIES = ("copy", "passage", "fill")
 LINES = 16
 
 
@@ -40,7 +40,7 @@ ROWS: tuple[Row, ...] = (
     Row("extract", 3400, 4000, 0.95),
     Row("compare", 0, 512, 0.97),
     *(Row(kind, 0, 1000, 0.97, True) for kind in ("things", "squares")),
-    *(Row(kind, 0, 1000, 0.90, True) for kind in ("glossary", "renamed")),
+    Row("glossary", 0, 1000, 0.90, True),
 )
 
 
@@ -73,14 +73,12 @@ def _sample(rng: random.Random, row: Row, skills: Skills, words: Words, room: in
         asked, answer = case.turns[0]
         text = f"{case.given}\n\n{asked}" if asked else case.given
         return [("user", text), ("assistant", answer)]
-    short = row.kind in ("copy", "fill", "substitute", "compare")
+    short = row.kind in ("copy", "fill", "compare")
     given = min(room, 400) if short else room
     case: Case = getattr(skills, row.kind)(
         rng, Size(given, 10_000 if row.kind in ("look_up", "extract") else 20)
     )
     sample = skills.conversation(rng, case, room)
     if row.longest == 4000 and len(case.given) < room - 500:  # a long prompt is asked for
-        filler = skills.filler(rng, room - len(case.given))
-        role, text = sample[0]
-        return [(role, f"{filler}\n\n{text}"), *sample[1:]]
+        return skills.lengthen(rng, sample, case, room)
     return sample

@@ -1,23 +1,23 @@
 """The label skill: one label for each line, by fixed meanings or by a glossary in the prompt.
 
-Four kinds of label sets: ``things`` (a line names a thing, its label is the category), ``squares``
-(a line tells two latents, its label is their cell; ``data_gen/tasks/squares.py``), ``glossary``
-(the prompt says which new words stand for which label) and ``renamed`` (a square, of which the
-prompt gives new words for one latent). The answer is the labels alone, one a line.
+Three kinds of label sets: ``things`` (a line names a thing, its label is the category), ``squares``
+(a line tells two latents, its label is their cell; ``data_gen/tasks/squares.py``) and ``glossary``
+(the prompt says which new words stand for which label). The answer is the labels alone, one a line.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import string
 from collections.abc import Sequence
 
 from data_gen.tasks import lexicon
-from data_gen.tasks.squares import SETS, LabelSet
+from data_gen.tasks.squares import SETS
 from scripts.tiny_base.skills import Case
 from scripts.tiny_base.words import Words
 
-KINDS = ("things", "squares", "glossary", "renamed")
+KINDS = ("things", "squares", "glossary")
 _LABELS = tuple(
     "A B C D E F G H one two three four five six red blue green white black gold good bad new old "
     "up down left right open shut fast slow first second third last sun moon star rain".split()
@@ -45,11 +45,11 @@ def label(rng: random.Random, words: Words, kind: str, most: int, least: int = 1
     elif kind == "glossary":
         labels, glossary, pairs = _glossary(rng, words, count)
     else:
-        labels, glossary, pairs = _square(rng, words, count, renamed=kind == "renamed")
+        labels, pairs = _squares(rng, words, count)
     ask = rng.choice(words.of(_PROMPTS, _PROMPTS_HELD_OUT)).format(labels=", ".join(labels))
-    lines = words.bullets(rng, [line for line, _, _ in pairs])
-    answer = "\n".join(label for _, _, label in pairs)
-    about = (tuple((line, word) for line, word, _ in pairs),)
+    lines = words.bullets(rng, [line for line, *_ in pairs])
+    answer = "\n".join(label for *_, label in pairs)
+    about = (tuple((line, *told) for line, *told, _ in pairs),)
     given = f"{glossary}\n\n{lines}" if glossary else lines
     if rng.random() < 1 - 0.3 * words.breadth:  # as data_gen/expert.py asks
         head = f"{ask}\n\n{given}" if rng.random() < 0.5 or not glossary else (
@@ -61,12 +61,11 @@ def label(rng: random.Random, words: Words, kind: str, most: int, least: int = 1
 def _things(rng: random.Random, words: Words, count: int) -> tuple[list[str], list]:
     labels = rng.sample(sorted(lexicon.CATEGORIES), rng.randint(3, 8))
     pairs = []
-    frames = words.of(lexicon.FRAMES, lexicon.FRAMES_HELD_OUT)
     bare = rng.random() < 0.15
     for _ in range(count):
         label = rng.choice(labels)
         thing = rng.choice(lexicon.CATEGORIES[label])
-        line = thing if bare else rng.choice(frames).format(name=words.name(rng), thing=thing)
+        line = thing if bare else words.telling(rng, thing)
         pairs.append((line, thing, label))
     return labels, pairs
 
@@ -74,41 +73,37 @@ def _things(rng: random.Random, words: Words, count: int) -> tuple[list[str], li
 def _glossary(rng: random.Random, words: Words, count: int) -> tuple[list[str], str, list]:
     labels = _new_labels(rng, words, rng.randint(2, 6))
     terms = _terms(rng, words, len(labels))
-    frames = words.of(lexicon.FRAMES, lexicon.FRAMES_HELD_OUT)
     pairs = []
     for _ in range(count):
         index = rng.randrange(len(labels))
         thing = rng.choice(terms[index])
-        line = rng.choice(frames).format(name=words.name(rng), thing=thing)
-        pairs.append((line, thing, labels[index]))
+        pairs.append((words.telling(rng, thing), thing, labels[index]))
     return labels, _explain(rng, words, labels, terms), pairs
 
 
-def _square(
-    rng: random.Random, words: Words, count: int, *, renamed: bool
-) -> tuple[list[str], str, list]:
-    names = [name for name, made in SETS.items() if not renamed or len(made.labels) <= 5]
-    made = SETS[rng.choice(names)]
-    glossary, new_words = "", (None, None)
-    if renamed:
-        values = made.first
-        terms = _terms(rng, words, len(values), most=1)
-        new_words = (terms, None)
-        glossary = _explain(rng, words, [value[0] for value in values], terms)
-    pairs = [_square_line(rng, words, made, new_words) for _ in range(count)]
-    labels = list(made.labels)
-    rng.shuffle(labels)
-    return labels, glossary, pairs
-
-
-def _square_line(
-    rng: random.Random, words: Words, made: LabelSet, new_words: tuple
-) -> tuple[str, str, str]:
-    first, second = rng.randrange(len(made.first)), rng.randrange(len(made.second))
-    line = made.line(
-        rng, first, second, words.name(rng), held_out=words.held_out, new_words=new_words
-    )
-    return line, line, made.label(first, second)
+def _squares(rng: random.Random, words: Words, count: int) -> tuple[list[str], list]:
+    """In training some ask for one of the two facts only: what a cell is made of."""
+    made = SETS[rng.choice(list(SETS))]
+    half = None if words.held_out or rng.random() < 0.6 else rng.randrange(2)
+    pairs: list[tuple[str, ...]] = []
+    for _ in range(count):
+        first, second = rng.randrange(len(made.first)), rng.randrange(len(made.second))
+        line = made.line(rng, first, second, words.name(rng), held_out=words.held_out)
+        if words.at_random(rng, 0.4):
+            one, two = rng.choice(made.first[first]), rng.choice(made.second[second])
+            line = words.strew(rng, one, two, least=1)
+        told = re.findall(r"\w+", line)
+        earlier = next(word for word in told if word in made.first[first])
+        later = next(word for word in reversed(told) if word in made.second[second])
+        if half is None:
+            pairs.append((line, later, earlier, made.label(first, second)))
+        elif half == 0:
+            pairs.append((line, earlier, made.first[first][0]))
+        else:
+            pairs.append((line, later, made.second[second][0]))
+    labels = made.labels if half is None else [
+        told[0] for told in (made.first, made.second)[half]]  # fmt: skip
+    return rng.sample(labels, len(labels)), pairs
 
 
 def _new_labels(rng: random.Random, words: Words, count: int) -> list[str]:
@@ -138,6 +133,8 @@ def _explain(
     rng: random.Random, words: Words, labels: Sequence[str], terms: Sequence[Sequence[str]]
 ) -> str:
     entry = rng.choice(words.of(_GLOSSARY, _GLOSSARY_HELD_OUT))
+    if words.at_random(rng, 0.4):
+        entry = words.mark(rng).join(rng.sample(("{label}", "{words}"), 2))
     entries = [
         entry.format(label=label, words=", ".join(own))
         for label, own in zip(labels, terms, strict=True)

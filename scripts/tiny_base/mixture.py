@@ -1,4 +1,4 @@
-"""Which samples, in rows of which length, at each point of the pretraining: the curriculum."""
+"""Which samples, of which lengths, at each point of the pretraining: the curriculum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from data_gen.direct import example
 from data_gen.tasks import make_window
@@ -16,28 +16,30 @@ from rlm_executor.files import sha256_text
 from scripts.tiny_base.labels import KINDS, label
 from scripts.tiny_base.pointers import About, Pointer, find_pointers
 from scripts.tiny_base.skills import Sample, Size, Skills
-from scripts.tiny_base.words import Words
+from scripts.tiny_base.words import Words, corpus_words
 
 WINDOW = 4096
-# Share of each kind in rows up to 512 tokens, and in longer ones.
+# Share of each kind where samples may have up to 512 tokens, and where they may have more.
 SHARES: dict[str, tuple[float, float]] = {
-    "copy": (7, 4), "fill": (4, 1), "substitute": (6, 3), "passage": (5, 14), "look_up": (13, 26),
-    "extract": (12, 21), "compare": (14, 3), "things": (8, 4), "squares": (15, 9),
-    "glossary": (11, 7), "renamed": (5, 4),
+    "copy": (8, 4), "fill": (4, 1), "passage": (6, 14), "look_up": (15, 26),
+    "extract": (14, 21), "compare": (12, 3), "things": (9, 5), "squares": (18, 12),
+    "glossary": (12, 9),
 }  # fmt: skip
 # What has to sit first.
-AFTER = {"squares": ("things",), "renamed": ("squares", "glossary")}
-ITEMS = {"copy": 19, "fill": 5, "substitute": 17, "passage": 23, "compare": 11}
-# Until which share of the tokens rows of 256, 512, 1,024, 2,048 and 4,096 tokens are how frequent.
-ROWS = (
-    (0.25, (1, 0, 0, 0, 0)),
-    (0.45, (6, 3, 1, 0, 0)),
-    (0.6, (4, 3, 2, 0.5, 0.5)),
-    (2.0, (3, 3, 2, 0.7, 1.2)),
+AFTER = {"squares": ("things",)}
+ITEMS = {"copy": 19, "fill": 5, "passage": 23, "compare": 11}
+# Until which share of the tokens a row's samples have up to 256, 512, 1,024, 2,048 and 4,096
+# tokens, how often each.
+LENGTHS = (
+    (0.04, (1, 0, 0, 0, 0)),
+    (0.1, (6, 3, 1, 0, 0)),
+    (0.2, (4, 3, 2, 0.7, 0.7)),
+    (2.0, (2, 3, 2.5, 2, 3)),
 )
+SEVERAL = "several"  # cases in one conversation
 UP_AT, STEP_UP = 0.5, 0.006
 ANSWER_START = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
-CHARACTERS_PER_TOKEN = 2.0  # of the samples, somewhat below their mean: few samples are too long
+CHARACTERS_PER_TOKEN = 1.8  # of the samples, somewhat below their mean: few samples are too long
 
 
 def read_source(folder: Path | None = None) -> list[str]:
@@ -83,30 +85,30 @@ class Pace:
 
 
 class Mixture:
-    """Samples and row lengths at each point of the curriculum; the same seed gives the same."""
+    """Samples and their lengths at each point of the curriculum; the same seed gives the same."""
 
     def __init__(self, source: list[str], seed: int = 0) -> None:
         self.rng = random.Random(seed)
         self.pace = Pace()
         self.sha256 = sha256_text("".join(source))
         self.source = source
-        self.words = Words()
+        self.words = Words(corpus=corpus_words(source))
         self.skills = Skills(source, self.words)
         self.vocabulary: Sequence[int] = ()
 
-    def row_length(self, progress: float) -> int:
-        """Tokens of the rows of one step: short first, then of every length."""
-        shares = next(shares for until, shares in ROWS if progress < until)
+    def longest(self, progress: float) -> int:
+        """Tokens of the longest samples of one row: short first, then of every length."""
+        shares = next(shares for until, shares in LENGTHS if progress < until)
         return self.rng.choices((256, 512, 1024, 2048, WINDOW), shares)[0]
 
     def encoded(
-        self, tokenizer: PreTrainedTokenizerBase, progress: float, row: int
+        self, tokenizer: PreTrainedTokenizerFast, progress: float, longest: int
     ) -> tuple[str, list[int], list[bool], list[Pointer]]:
         """The kind of one sample, its ids, which of them are learned, and its pointers."""
         rng = self.rng
         if rng.random() < 0.05:
-            return "", *recall(rng, self.vocabulary, rng.randint(24, min(row, 1024) - 8)), []
-        kind, sample, about = self.sample(progress, row)
+            return "", *recall(rng, self.vocabulary, rng.randint(24, min(longest, 1024) - 8)), []
+        kind, sample, about = self.sample(progress, longest)
         # Some prompts are learned too: the model should know text, not only answers.
         prompts_too = rng.random() < 0.08
         ids, learned, answers = encode(tokenizer, sample, prompts_too)
@@ -114,29 +116,61 @@ class Mixture:
             return "", ids, learned, []
         return kind, ids, learned, find_pointers(tokenizer, ids, learned, answers, about)
 
-    def sample(self, progress: float, row: int) -> tuple[str, Sample, About]:
-        """The kind of one conversation or text that should fit ``row`` tokens, and its messages."""
+    def sample(self, progress: float, longest: int) -> tuple[str, Sample, About]:
+        """The kind of one conversation or text of up to ``longest`` tokens, and its messages."""
         rng = self.rng
-        if progress > 0.3 and rng.random() < 0.02:
-            return "", self.text(rng, int(CHARACTERS_PER_TOKEN * row * rng.random())), ()
-        if row >= 1024 and rng.random() < 0.06:
-            return "", direct(rng, {1024: 640, 2048: 1400}.get(row, 2600)), ()
-        kinds = [kind for kind in SHARES if progress > 0.2 or self.pace.is_open(kind)]
-        kind = rng.choices(kinds, [SHARES[kind][row > 512] for kind in kinds])[0]
-        # Whatever the pace, the last third of the way shows cases of every length.
-        level = max(self.pace.levels[kind], min(1.0, (progress - 0.5) * 4))
+        if progress > 0.1 and rng.random() < 0.03:
+            return "", self.text(rng, int(CHARACTERS_PER_TOKEN * longest * rng.random())), ()
+        if longest >= 1024 and rng.random() < 0.06:
+            return "", direct(rng, {1024: 640, 2048: 1400}.get(longest, 2600)), ()
+        if longest >= 1024 and rng.random() < 0.4:
+            return SEVERAL, *self._several(progress, int(CHARACTERS_PER_TOKEN * (longest - 60)))
+        kind = self._kind(progress, longest > 512)
+        level = self._level(kind, progress)
+        characters = CHARACTERS_PER_TOKEN * (longest - 60)
+        room = int(min(characters, 60 * (characters / 60) ** level**0.5)) if longest > 512 else (
+            int(min(characters, 60 * 15**level)))  # fmt: skip
+        return kind, *self._conversation(kind, level, room)
+
+    def _kind(self, progress: float, is_long: bool) -> str:
+        kinds = [kind for kind in SHARES if progress > 0.1 or self.pace.is_open(kind)]
+        return self.rng.choices(kinds, [SHARES[kind][is_long] for kind in kinds])[0]
+
+    def _level(self, kind: str, progress: float) -> float:
+        """How hard the next case is; sets the breadth of the words."""
+        # Whatever the pace, the second half of the way shows cases of every length.
+        level = max(self.pace.levels[kind], min(1.0, (progress - 0.25) * 4))
         self.words.breadth = min(1.0, 3 * level)
         # Mostly near what can just be done; always some that are shorter.
-        level *= 1 - rng.random() ** 2
-        longest = CHARACTERS_PER_TOKEN * (row - 60)
-        room = int(min(longest, 60 * (longest / 60) ** level)) if row > 512 else (
-            int(min(longest, 60 * 15**level)))  # fmt: skip
-        return kind, *self._conversation(kind, level, room)
+        return level * (1 - self.rng.random() ** 2)
+
+    def _several(self, progress: float, room: int) -> tuple[Sample, About]:
+        """Short cases in one conversation: each is asked among the others, up to its end.
+
+        A row of 4,096 tokens with one question teaches long distances too seldom.
+        """
+        rng = self.rng
+        sample: Sample = []
+        about: list[tuple[tuple[str, ...], ...]] = []
+        room = int(room * rng.uniform(0.4, 1.0))
+        while room > 150:
+            kind = self._kind(progress, False)
+            size = min(room, rng.randint(60, 900))
+            more, told = self._conversation(kind, self._level(kind, progress), size)
+            if more[0][0] == "system":  # only the first message can be one
+                more = [("user", f"{more[0][1]}\n\n{more[1][1]}"), *more[2:]]
+            sample += more
+            answers = sum(role == "assistant" for role, _ in more)
+            about += [*[()] * (answers - len(told)), *told]
+            room -= sum(len(text) + 30 for _, text in more)
+        return sample, tuple(about)
 
     def _conversation(self, kind: str, level: float, room: int) -> tuple[Sample, About]:
         rng = self.rng
         if kind in KINDS:  # of labels
             room = max(room, 150)
+            if kind == "squares":  # a line is as hard as many
+                room, level = max(room, 300), max(level, 0.2)
             most = max(1, min(2 + int(18 * level), int(room / (CHARACTERS_PER_TOKEN * 22))))
             case = label(rng, self.words, kind, most)
             asked, answer = case.turns[0]
@@ -146,7 +180,12 @@ class Mixture:
         turns = rng.randint(1, 1 + int(min(11, room / 250)))
         given = room if rng.random() < 0.6 else int(room * rng.uniform(0.2, 1.0))
         case = getattr(self.skills, kind)(rng, Size(given, items, turns))
-        return self.skills.conversation(rng, case, room if level > 0.25 else 0), case.about
+        if level <= 0.25:
+            return self.skills.conversation(rng, case, 0), case.about
+        sample = self.skills.conversation(rng, case, room)
+        if len(case.given) < room - 500 and rng.random() < 0.5:
+            sample = self.skills.lengthen(rng, sample, case, rng.randint(len(case.given), room))
+        return sample, case.about
 
     def text(self, rng: random.Random, size: int) -> Sample:
         """A piece of source code, of about ``size`` characters."""
@@ -192,31 +231,31 @@ def recall(
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, sample: Sample, prompts_too: bool
+    tokenizer: PreTrainedTokenizerFast, sample: Sample, prompts_too: bool
 ) -> tuple[list[int], list[bool], list[tuple[int, str]]]:
     """Ids as the chat template renders them (thinking off), which of them are learned, answers.
 
     An answer is its first place, and its text.
     """
-    ids: list[int] = []
-    learned: list[bool] = []
-    answers: list[tuple[int, str]] = []
+    parts: list[tuple[str, bool, str]] = []  # text, whether it is learned, of which answer
     last = len(sample) - 1
     for index, (role, text) in enumerate(sample):
         if role == "text":
-            head, tail = "", text
+            parts.append((text, True, ""))
         elif role == "assistant":  # the template keeps the empty thinking of the last turn only
             start = ANSWER_START if index == last else "<|im_start|>assistant\n"
-            head, tail = start, f"{text}<|im_end|>"
+            parts += [(start, prompts_too, ""), (f"{text}<|im_end|>", True, text)]
+            if index < last:
+                parts.append(("\n", False, ""))
         else:
-            head, tail = f"<|im_start|>{role}\n{text}<|im_end|>\n", ""
-        for part, is_answer in ((head, False), (tail, True)):
-            if is_answer and role == "assistant":
-                answers.append((len(ids), text))
-            more = tokenizer(part, add_special_tokens=False)["input_ids"]
-            ids += more
-            learned += [is_answer or prompts_too] * len(more)
-        if role == "assistant" and index < last:
-            ids += (more := tokenizer("\n")["input_ids"])
-            learned += [False] * len(more)
+            parts.append((f"<|im_start|>{role}\n{text}<|im_end|>\n", prompts_too, ""))
+    ids: list[int] = []
+    learned: list[bool] = []
+    answers: list[tuple[int, str]] = []
+    encoded = tokenizer.backend_tokenizer.encode_batch_fast([text for text, _, _ in parts])
+    for (_, on, answer), more in zip(parts, encoded, strict=True):
+        if answer:
+            answers.append((len(ids), answer))
+        ids += more.ids
+        learned += [on] * len(more.ids)
     return ids, learned, answers

@@ -17,17 +17,20 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
-About = tuple[tuple[tuple[str, str], ...], ...]
-"""Of each answer, of each of its lines: the line it speaks of, and the word there that decides."""
+About = tuple[tuple[tuple[str, ...], ...], ...]
+"""Of each answer, of each of its lines: the line it speaks of, and the word there that decides.
+
+Where two decide together, the later and the earlier one."""
 Pointer = tuple[int, int, int]
 """Head, place that predicts (or is bound), place that it should look at."""
 MOST_PLACES = 8  # a piece that stands in more of them tells nothing
 FARTHEST = 150  # tokens between a key and its value
+HEADS, BINDS = 3, 2  # how many, and the one that is told at a place of the prompt
 
 
 def find_pointers(
@@ -85,32 +88,38 @@ def subjects(
     at the earlier one.
     """
     found: list[Pointer] = []
+    given = as_text(ids)
     for (start, text), lines in zip(answers[-len(about) :], about, strict=False):
         if not lines or len(lines) != text.count("\n") + 1:
             continue
-        spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        spans = tokenizer.backend_tokenizer.encode(text).offsets
         begins = [0, *(i + 1 for i, char in enumerate(text) if char == "\n")]
-        tokens = [bisect_right([a for a, _ in spans["offset_mapping"]], b) - 1 for b in begins]
+        tokens = [bisect_right([a for a, _ in spans], b) - 1 for b in begins]
         after = 0
-        for (line, word), token, told in zip(lines, tokens, text.split("\n"), strict=True):
+        for (line, word, *more), token, told in zip(lines, tokens, text.split("\n"), strict=True):
             whole, part = _core(tokenizer, line), _core(tokenizer, word)
             if line == word and (len(lines) == 1 or " " not in line):  # as the question writes it
-                place = _last(ids, whole, 0, start)
+                place = given.rfind(whole, 0, start)
             else:
-                place = _first(ids, whole, after, start)
+                place = given.find(whole, after, start)
             if place < 0:
                 continue
             after = place + len(whole)
-            inner = _last(ids, part, place, after)
+            inner = given.rfind(part, place, after)
             if inner < 0:
                 continue
             found.append((1, start + token - 1, inner + len(part) - 1))
+            if more:
+                other = _core(tokenizer, more[0])
+                if (earlier := given.find(other, place, inner)) >= 0:
+                    found.append((2, inner + len(part) - 1, earlier + len(other) - 1))
+                continue
             if line == word and told.isdigit():  # one of the numbers that are compared
-                chosen = _first(ids, _core(tokenizer, told), place, after)
+                chosen = given.find(_core(tokenizer, told), place, after)
                 if chosen >= 0:
                     found.append((0, start + token - 1, chosen))
                     continue
-            bound = _bound(ids, part, _core(tokenizer, told), (place, after), start)
+            bound = _bound(given, part, _core(tokenizer, told), (place, after), start)
             if bound is not None:
                 later, earlier = bound
                 found += [(0, start + token - 1, later), (2, later, earlier)]
@@ -118,7 +127,7 @@ def subjects(
 
 
 def _bound(
-    ids: list[int], asked: list[int], told: list[int], without: tuple[int, int], end: int
+    ids: str, asked: str, told: str, without: tuple[int, int], end: int
 ) -> tuple[int, int] | None:
     """Places of the closest ``asked`` (its last token) and ``told`` (its first), later first."""
     keys = [p for p in _all(ids, asked, end) if not without[0] <= p < without[1]]
@@ -130,27 +139,52 @@ def _bound(
     return (max(key, value), min(key, value)) if distance < FARTHEST else None
 
 
-def _core(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of ``text`` from its first letter or digit to its last, which stand so everywhere."""
+def _core(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """``text`` from its first letter or digit to its last, which stands so everywhere, as ids."""
     inner = re.sub(r"^\W+|\W+$", "", text)
-    return tokenizer(inner, add_special_tokens=False)["input_ids"] if inner else [-1]
+    return as_text(tokenizer.backend_tokenizer.encode(inner).ids) if inner else "\uffff"
 
 
-def _all(ids: list[int], part: list[int], end: int) -> list[int]:
-    size = len(part)
-    return [
-        place
-        for place in range(end - size + 1)
-        if ids[place] == part[0] and ids[place : place + size] == part
-    ]
+def as_text(ids: Sequence[int]) -> str:
+    """One character an id: strings are searched many times faster than lists."""
+    return "".join(map(chr, ids))
 
 
-def _first(ids: list[int], part: list[int], after: int, end: int) -> int:
-    return next((place for place in _all(ids, part, end) if place >= after), -1)
+def _all(ids: str, part: str, end: int) -> list[int]:
+    places, at = list[int](), -1
+    while (at := ids.find(part, at + 1, end)) >= 0:
+        places.append(at)
+    return places
 
 
-def _last(ids: list[int], part: list[int], after: int, end: int) -> int:
-    return next((place for place in reversed(_all(ids, part, end)) if place >= after), -1)
+class Aims(NamedTuple):
+    """The pointers of one head in rows of equal length, as many places a row."""
+
+    places: torch.Tensor  # (rows, places), in the row
+    begins: torch.Tensor  # (rows, places), where the sample of each begins
+    right: torch.Tensor  # (rows, places, MOST_PLACES): where to look; -1: nowhere
+    weights: torch.Tensor  # (rows, places), of the loss; 0 for what fills a row up
+
+    @classmethod
+    def of(cls, rows: Sequence[dict[int, tuple[int, float, list[int]]]]) -> Aims:
+        """From each row's places, their samples' begins, their weights and where to look."""
+        most = max(1, *map(len, rows))
+        # What fills up looks at itself.
+        places = torch.arange(most).repeat(len(rows), 1)
+        begins, weights = places.clone(), torch.zeros(len(rows), most)
+        right = torch.full((len(rows), most, MOST_PLACES), -1)
+        right[:, :, 0] = places
+        for index, row in enumerate(rows):
+            if not row:
+                continue
+            count = len(row)
+            places[index, :count] = torch.tensor(list(row))
+            begins[index, :count] = torch.tensor([begin for begin, _, _ in row.values()])
+            weights[index, :count] = torch.tensor([weight for _, weight, _ in row.values()])
+            right[index, :count] = torch.tensor(
+                [[*aims, *[-1] * (MOST_PLACES - len(aims))] for _, _, aims in row.values()]
+            )
+        return cls(places.short(), begins.short(), right.short(), weights)
 
 
 class Pointers:
@@ -177,37 +211,34 @@ class Pointers:
     def _keep(self, head: int, _module: object, _args: object, kwargs: dict[str, Any]) -> None:
         self._seen[head] = kwargs["hidden_states"], kwargs["position_embeddings"]
 
-    def loss(self, weights: torch.Tensor, pointers: torch.Tensor) -> list[torch.Tensor]:
+    def loss(self, aims: Sequence[Aims]) -> torch.Tensor:
         """Of each head the mean of -log of the attention on the right places."""
-        return [
-            self._loss(head, weights, pointers[pointers[:, 0] == head, 1:])
-            for head in range(len(self.LAYERS))
-        ]
+        return torch.stack([self._loss(head, told) for head, told in enumerate(aims)])
 
-    def _loss(self, head: int, weights: torch.Tensor, pointers: torch.Tensor) -> torch.Tensor:
+    def _loss(self, head: int, told: Aims) -> torch.Tensor:
         attention, (hidden, (cos, sin)) = self.attentions[head], self._seen[head]
-        size = attention.head_dim
+        size, rows = attention.head_dim, len(told.places)
         query, group = self.HEADS[head] * size, self.HEADS[head] // 2 * size
-        queries = attention.q_proj.weight[query : query + size]
-        keys = attention.k_proj.weight[group : group + size]
-        total, share = hidden.new_zeros(()), hidden.new_zeros(())
-        for row in pointers[:, 0].unique().tolist():
-            mine = pointers[pointers[:, 0] == row]
-            places, which = mine[:, 1].unique(return_inverse=True)
-            k = turn(attention.k_norm(hidden[row] @ keys.T), cos[0], sin[0])
-            q = turn(
-                attention.q_norm(hidden[row, places] @ queries.T), cos[0, places], sin[0, places]
-            )
-            scores = (q @ k.T).float() * size**-0.5
-            ahead = torch.arange(k.shape[0], device=k.device) > places[:, None]
-            scores = scores.masked_fill(ahead, float("-inf"))
-            right = torch.full_like(scores, float("-inf"))
-            right[which, mine[:, 2]] = scores[which, mine[:, 2]]
-            # What is bound stands in the prompt, which is not learned.
-            weight = weights[row, places + 1] if head != 2 else torch.ones_like(scores[:, 0])
-            total = total + (weight * (scores.logsumexp(1) - right.logsumexp(1))).sum()
-            share = share + weight.sum()
-        return total / share.clamp(min=1e-6)
+        length = hidden.shape[1] // rows
+        at = torch.arange(length, device=hidden.device)
+        flat = (told.places + length * torch.arange(rows, device=hidden.device)[:, None]).flatten()
+        keys = turn(
+            attention.k_norm(hidden[0] @ attention.k_proj.weight[group : group + size].T),
+            cos[0], sin[0],
+        )  # fmt: skip
+        asked = hidden[0].index_select(0, flat)
+        queries = turn(
+            attention.q_norm(asked @ attention.q_proj.weight[query : query + size].T),
+            cos[0].index_select(0, flat), sin[0].index_select(0, flat),
+        )  # fmt: skip
+        scores = queries.view(rows, -1, size) @ keys.view(rows, length, size).mT
+        scores = scores.float() * size**-0.5
+        own = (at >= told.begins[..., None]) & (at <= told.places[..., None])
+        right = torch.zeros(*scores.shape[:2], length + 1, dtype=torch.bool, device=at.device)
+        right.scatter_(2, told.right.where(told.right >= 0, length), True)
+        everywhere = scores.masked_fill(~own, float("-inf")).logsumexp(2)
+        there = scores.masked_fill(~right[..., :length], float("-inf")).logsumexp(2)
+        return (told.weights * (everywhere - there)).sum() / told.weights.sum().clamp(min=1e-6)
 
 
 def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,6 @@ from scripts.tiny_base.words import Words
 
 Sample = list[tuple[str, str]]
 """``(role, text)`` of a conversation, or one ``("text", ...)`` to be continued."""
-_IDENTIFIER = re.compile(r"\b[A-Za-z_]\w{2,}")
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,14 @@ class Case:
 
     ``about`` says of each line of each answer what it speaks of: a line of what is given, and the
     word in it that decides; or what was asked for, as the question writes it. Empty: not told.
+    ``whole``: the question speaks of all that is given, so what stands around it must look unlike
+    it, or nobody could know what is meant.
     """
 
     given: str
     turns: list[tuple[str, str]]
     about: tuple[tuple[tuple[str, str], ...], ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,12 @@ class Skills:
     def copy(self, rng: random.Random, size: Size) -> Case:
         """The same words again, as they stand or in another form."""
         words = self._list(rng, size)
-        joints = (" ", ", ", "\n", self.words.gap(rng))
-        source = rng.choice(self.words.of(joints, joints)).join(words)
+        if len(words) == 1:  # or it could be two
+            words = [re.sub(r"[, ]+", "-", words[0])]
+        joints = self.words.of(
+            *[[j for j in (" ", ", ", "\n", self.words.gap(rng)) if j not in "\r".join(words)]] * 2
+        )
+        source = rng.choice(joints).join(words)
         turns = []
         for _ in range(rng.randint(1, min(size.turns, 3))):
             if rng.random() < 0.9 - 0.5 * self.words.breadth:
@@ -73,33 +79,31 @@ class Skills:
                 asks, form = rng.choice(self.words.of(wordings.FORMS, wordings.FORMS))
                 turns.append((rng.choice(asks[-1:] if self.words.held_out else asks[:-1]),
                               form(words)))  # fmt: skip
-        return Case(source, turns)
+        return Case(source, turns, whole=True)
 
     def fill(self, rng: random.Random, size: Size) -> Case:
         """Copying into patterns with numbered blanks."""
         words = [self.words.token(rng) for _ in range(rng.randint(1, min(6, size.items)))]
-        pattern = rng.choice(self.words.of(wordings.PATTERNS, wordings.PATTERNS_HELD_OUT))
+        if self.words.at_random(rng, 0.6):
+            pattern = self._pattern(rng)
+        else:
+            pattern = rng.choice(self.words.of(wordings.PATTERNS, wordings.PATTERNS_HELD_OUT))
         pieces = [pattern.replace("@", f"<{i}>") for i in range(1, len(words) + 1)]
         joint = rng.choice(("\n", " ", ", "))
         answer = joint.join(pattern.replace("@", word) for word in words)
         return Case(_blanks(words), [(f"Fill in:\n{joint.join(pieces)}", answer)])
 
-    def substitute(self, rng: random.Random, size: Size) -> Case:
-        """Source lines again, with one to four words replaced."""
-        text, words = "", list[str]()
-        while not words:
-            text = self.code(rng, min(6, 1 + size.items // 3))
-            words = sorted(set(_IDENTIFIER.findall(text)))
-        olds = rng.sample(words, min(len(words), rng.randint(1, min(4, 1 + size.items // 4))))
-        news = {old: self.words.token(rng) for old in olds}
+    def _pattern(self, rng: random.Random) -> str:
+        """A piece of source or of random words and marks, with ``@`` once or twice."""
         if rng.random() < 0.5:
-            blanks = {old: f"<{i}>" for i, old in enumerate(olds, 1)}
-            given, pattern = _blanks(list(news.values())), _replace(text, blanks)
-        else:
-            form = rng.choice(("Write {new} in place of {old}.", "{new} for {old}."))
-            given = "\n".join(form.format(new=new, old=old) for old, new in news.items())
-            pattern = text
-        return Case(given, [(f"Fill in:\n{pattern}", _replace(text, news))])
+            words = rng.choice(self._lines).strip()[:40].replace("@", "").split(" ")
+            words.insert(rng.randrange(len(words) + 1), "@")
+            return " ".join(words)
+        parts = [self.words.any_word(rng) for _ in range(rng.randint(0, 3))]
+        for _ in range(1 if rng.random() < 0.8 else 2):
+            left, right = self.words.fence(rng)
+            parts.insert(rng.randint(0, len(parts)), f"{left}@{right}")
+        return "".join(part + rng.choice((" ", "", "=", ".", ", ")) for part in parts).strip()
 
     def passage(self, rng: random.Random, size: Size) -> Case:
         """One of several passages again, by its name or by the marks around it."""
@@ -171,10 +175,25 @@ class Skills:
         if kind < 0.12:
             return [], json.dumps(pairs, indent=rng.choice((None, 1)))
         if kind < 0.4:
-            sentence = rng.choice(self.words.of(wordings.SENTENCES, wordings.SENTENCES_HELD_OUT))
+            if self.words.at_random(rng, 0.5):
+                sentence = self._sentence(rng)
+            else:
+                sentence = rng.choice(
+                    self.words.of(wordings.SENTENCES, wordings.SENTENCES_HELD_OUT)
+                )
             return [sentence.format(k=k, v=v) for k, v in pairs.items()], None
         mark = self.words.mark(rng)
         return [f"{k}{mark}{v}" for k, v in pairs.items()], None
+
+    def _sentence(self, rng: random.Random) -> str:
+        """Key and value in either order, random words around them, perhaps in marks."""
+        parts = rng.sample(("{k}", "{v}"), 2)
+        if rng.random() < 0.3:
+            left, right = self.words.fence(rng)
+            fenced = rng.randrange(2)
+            left, right = (mark.replace("{", "<").replace("}", ">") for mark in (left, right))
+            parts[fenced] = f"{left}{parts[fenced]}{right}"
+        return self.words.strew(rng, *parts, most=3) + rng.choice(("", ".", ";", " !"))
 
     # Extract ------------------------------------------------------------------------------------
 
@@ -216,15 +235,16 @@ class Skills:
         if kind == "date":
             return self.words.date(rng)
         if kind == "text":
-            frames = self.words.of(lexicon.FRAMES, lexicon.FRAMES_HELD_OUT)
-            thing = rng.choice(rng.choice(list(lexicon.CATEGORIES.values())))
-            return rng.choice(frames).format(name=self.words.name(rng), thing=thing)
+            return self.words.telling(
+                rng, rng.choice(rng.choice(list(lexicon.CATEGORIES.values())))
+            )
         if kind == "place":
             return self.words.nonce(rng).capitalize()
         return self.words.number(rng) if kind == "amount" else self.words.code(rng)
 
     def _table(self, rng: random.Random, names: list[str], records: list[list[str]]) -> str:
-        kind, gap = rng.random() / max(0.01, self.words.breadth), self.words.gap(rng)
+        kind, cells = rng.random() / max(0.01, self.words.breadth), "\r".join(sum(records, []))
+        gap = next((g for g in (self.words.gap(rng) for _ in range(4)) if g not in cells), "\t")
         if kind < 0.15:
             rows = [json.dumps(dict(zip(names, record, strict=True))) for record in records]
             return "\n".join(rows)
@@ -238,6 +258,8 @@ class Skills:
             ]
             return "\n\n".join(blocks)
         mark = rng.choice(self.words.of((": ", "=", ":", " is ", " "), (" := ", " = ")))
+        if self.words.at_random(rng, 0.4):
+            mark = self.words.mark(rng)
         rows = [
             gap.join(f"{n}{mark}{v}" for n, v in zip(names, record, strict=True))
             for record in records
@@ -247,8 +269,8 @@ class Skills:
     # Compare ------------------------------------------------------------------------------------
 
     def compare(self, rng: random.Random, size: Size) -> Case:
-        """Numbers, counts and equality, one answer for each line."""
-        kind = rng.randrange(5)
+        """Numbers and equality, one answer for each line."""
+        kind = rng.randrange(4)
         lines: list[tuple[str, str]] = []
         gap = rng.choice((", ", " and ", self.words.gap(rng)))
         word, other = rng.choice(wordings.MORE_LESS)
@@ -264,16 +286,12 @@ class Skills:
                     first, second = self.words.token(rng), self.words.token(rng)
                     says = "more" if numbers[0] > numbers[1] else "less"
                     lines.append((f"{first}: {numbers[0]}{gap}{second}: {numbers[1]}", says))
-            elif kind == 3:
+            else:
                 first = self.words.token(rng)
                 second = _nearly(rng, first) if rng.random() < 0.3 else self.words.token(rng)
                 if rng.random() < 0.5:
                     second = first
                 lines.append((f"{first}{gap}{second}", "yes" if first == second else "no"))
-            else:
-                few = [self.words.token(rng) for _ in range(rng.randint(2, 4))]
-                items = [rng.choice(few) for _ in range(rng.randint(2, min(9, 3 + size.items)))]
-                return self._count(rng, few, items, size)
             room -= len(lines[-1][0]) + 4
             if room < 0:
                 break
@@ -281,16 +299,8 @@ class Skills:
         asks = (wordings.PICK, wordings.PICK, wordings.COMMON, wordings.SAME)[kind]
         ask = rng.choice(asks[-1:] if self.words.held_out else asks[:-1]).format(word=word)
         about = tuple((line, line) for line, _ in lines)
-        return Case(given, [(ask, "\n".join(answer for _, answer in lines))], (about,))
-
-    def _count(self, rng: random.Random, few: list[str], items: list[str], size: Size) -> Case:
-        ask = rng.choice(self.words.of(wordings.HOW_MANY, wordings.HOW_MANY_HELD_OUT))
-        given = rng.choice((", ", "\n", " ", self.words.gap(rng))).join(items)
-        turns = [
-            (ask.format(word), str(items.count(word)))
-            for word in self._some(rng, list(dict.fromkeys(few)), size.turns)
-        ]
-        return Case(given, turns)
+        answer = "\n".join(answer for _, answer in lines)
+        return Case(given, [(ask, answer)], (about,), whole=True)
 
     # Around them --------------------------------------------------------------------------------
 
@@ -300,7 +310,7 @@ class Skills:
         given, spare = case.given, room - len(case.given)
         kind = rng.random()
         if spare > 80 and kind < 0.35:
-            between = self.filler(rng, rng.randint(40, spare))
+            between = self.filler(rng, rng.randint(40, spare), not case.whole)
             given = f"{between}\n\n{given}" if rng.random() < 0.3 else f"{given}\n\n{between}"
         if kind < 0.1 or (kind > 0.9 and not more):
             start = [("system", given), ("user", asked)]
@@ -319,9 +329,15 @@ class Skills:
             answer = next_answer
         return [*start, ("assistant", answer)]
 
-    def filler(self, rng: random.Random, size: int) -> str:
+    def lengthen(self, rng: random.Random, sample: Sample, case: Case, room: int) -> Sample:
+        """``sample`` of ``case`` with other text before it, of about ``room`` characters in all."""
+        (role, text), *more = sample
+        before = self.filler(rng, room - len(case.given), not case.whole)
+        return [(role, f"{before}\n\n{text}"), *more]
+
+    def filler(self, rng: random.Random, size: int, lists: bool = True) -> str:
         """About ``size`` characters that have nothing to do with what is asked."""
-        kind = rng.randrange(4)
+        kind = rng.randrange(3 + lists)
         if kind == 0:
             return self.code(rng, 1 + size // 40)
         if kind == 1:
@@ -363,10 +379,6 @@ class Skills:
 
 def _blanks(words: Sequence[str]) -> str:
     return "\n".join(f"<{i}> is {word}" for i, word in enumerate(words, 1))
-
-
-def _replace(text: str, by: dict[str, str]) -> str:
-    return _IDENTIFIER.sub(lambda match: by.get(match[0], match[0]), text)
 
 
 def _numbers(rng: random.Random, count: int, most: int = 5) -> list[int]:

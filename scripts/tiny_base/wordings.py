@@ -86,5 +86,3 @@ COMMON = ("Is the first more or less?", "Is the first of each line more or less?
            "More or less?", "In each line, is the first more or less?")  # fmt: skip
 SAME = ("Are they the same?", "Are both the same in each line?", "The same, yes or no?",
          "Are they the same in each line?")  # fmt: skip
-HOW_MANY = ("How many times {}?", "How often is {} here?", "Count {}.", "How many {}?")
-HOW_MANY_HELD_OUT = ("How many times is {} here?", "How often {}?")

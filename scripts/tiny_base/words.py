@@ -3,16 +3,21 @@
 ``Words(held_out=False)`` is for training, ``Words(held_out=True)`` for measuring: made-up words of
 other syllables, other names, marks, layouts, and wordings that join known words anew (a model
 from random weights cannot know a word that it never read). Digits and letters are common to both.
+
+Lists are learned by heart. So training also draws what no list holds: words of the corpus, letters,
+marks and sentences at random.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_gen.tasks import lexicon
+from data_gen.tasks.squares import SETS
 
 # Between a key and its value.
 MARKS: tuple[str, ...] = (
@@ -36,6 +41,22 @@ BULLETS: tuple[str, ...] = ("", "", "", "{}. ", "- ", "[{}] ", "{}: ", "* ", "li
 BULLETS_HELD_OUT: tuple[str, ...] = ("", "{}) ", "+ ", "({}) ", "#{} ")
 
 
+def corpus_words(source: Sequence[str]) -> list[str]:
+    """The words of ``source`` in small letters, but those that decide a label or are held out."""
+    taken = {word for words in lexicon.CATEGORIES.values() for word in words}
+    for made in SETS.values():
+        taken |= {
+            word for latent in (made.first, made.second) for words in latent for word in words
+        }
+        taken |= set(made.labels)
+    for held_out in (
+        lexicon.NAMES_HELD_OUT, lexicon.NEEDLE_ADJECTIVES_TEST, lexicon.NEEDLE_NOUNS_TEST,
+    ):  # fmt: skip
+        taken |= {word.lower() for word in held_out}
+    found = {word.lower() for text in source for word in re.findall("[A-Za-z]{2,12}", text)}
+    return sorted(found - taken)
+
+
 @dataclass
 class Words:
     """One of the two splits; ``breadth`` in [0, 1] says how much of the lists there is so far.
@@ -45,6 +66,25 @@ class Words:
 
     held_out: bool = False
     breadth: float = 1.0
+    corpus: Sequence[str] = ()
+
+    def at_random(self, rng: random.Random, share: float) -> bool:
+        """Whether this one is drawn at random, as ``share`` of them are in training in the end."""
+        return not self.held_out and bool(self.corpus) and rng.random() < share * self.breadth
+
+    def any_word(self, rng: random.Random) -> str:
+        """A word of the corpus, or letters."""
+        if rng.random() < 0.6:
+            return rng.choice(self.corpus)
+        return "".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9)))
+
+    def strew(self, rng: random.Random, *parts: str, least: int = 0, most: int = 6) -> str:
+        """``parts`` in this order among random words, ``least`` to ``most`` between them."""
+        words = []
+        for index, part in enumerate((*parts, "")):
+            count = rng.randint(least if 0 < index < len(parts) else 0, most)
+            words += [rng.choice(self.corpus) for _ in range(count)] + [part]
+        return " ".join(word for word in words if word)
 
     def of(self, train: Sequence, held_out: Sequence) -> Sequence:
         """The list of this split, or its beginning."""
@@ -54,10 +94,14 @@ class Words:
 
     def name(self, rng: random.Random) -> str:
         """A first name."""
+        if self.at_random(rng, 0.4):
+            return self.any_word(rng).capitalize()
         return rng.choice(self.of(lexicon.NAMES, lexicon.NAMES_HELD_OUT))
 
     def nonce(self, rng: random.Random) -> str:
         """A made-up word: open syllables in training, closed ones with clusters held out."""
+        if self.at_random(rng, 0.5):
+            return self.any_word(rng)
         return lexicon.nonce_held_out(rng) if self.held_out else lexicon.nonce(rng)
 
     def mark(self, rng: random.Random) -> str:
@@ -75,12 +119,27 @@ class Words:
 
     def fence(self, rng: random.Random) -> tuple[str, str]:
         """What stands around a passage."""
+        if self.at_random(rng, 0.3):
+            mark = "".join(rng.choices("<[{(=*#~-|'", k=rng.randint(1, 3)))
+            pad = rng.choice(("", " "))
+            return mark + pad, pad + mark.translate(str.maketrans("<[{(", ">]})"))[::-1]
         return rng.choice(self.of(FENCES, FENCES_HELD_OUT))
 
     def bullets(self, rng: random.Random, lines: Sequence[str]) -> str:
         """``lines`` under each other, perhaps numbered."""
         bullet = rng.choice(self.of(BULLETS, BULLETS_HELD_OUT))
+        if self.at_random(rng, 0.2):
+            bullet = rng.choice(("", "{}")) + "".join(rng.choices("#)-.:*|>", k=2)) + " "
         return "\n".join(bullet.format(i) + line for i, line in enumerate(lines, 1))
+
+    def telling(self, rng: random.Random, thing: str) -> str:
+        """A line about a thing and, mostly, a name."""
+        name = self.name(rng)
+        if self.at_random(rng, 0.5):
+            parts = [thing, *([name] if rng.random() < 0.8 else [])]
+            return self.strew(rng, *rng.sample(parts, len(parts)))
+        frames = self.of(lexicon.FRAMES, lexicon.FRAMES_HELD_OUT)
+        return str(rng.choice(frames)).format(name=name, thing=thing)
 
     def number(self, rng: random.Random) -> str:
         """Of one to seven digits."""
@@ -100,6 +159,8 @@ class Words:
 
     def compound(self, rng: random.Random) -> str:
         """Adjective and noun, as the keys of ``niah`` are."""
+        if self.at_random(rng, 0.4):
+            return f"{self.any_word(rng)}-{self.any_word(rng)}"
         return (
             rng.choice(self.of(lexicon.NEEDLE_ADJECTIVES_TRAIN, lexicon.NEEDLE_ADJECTIVES_TEST))
             + "-"
