@@ -1,10 +1,11 @@
 """Pretrain the tiny base, the stand-in for Qwen3-8B: from random weights.
 
     python -m scripts.tiny_base --device cuda --workers 14 --step-tokens 32768 --tokens 230000000
-    python -m scripts.tiny_base --out runs/tiny-base/cpu     # on a CPU, 10 million tokens
+    python -m scripts.tiny_base --out runs/cpu-base --work runs/cpu-work   # on a CPU
 
 The first made the committed weights, in nine minutes on an H200 with sixteen cores. The second
-shows the skills begin, on two cores with bf16 units at 3,000 tokens a second, and ends far from them.
+(10 million tokens) shows the skills begin, at 3,000 tokens a second on two cores with bf16 units,
+and ends far below.
 
 Writes a ``Qwen3ForCausalLM`` in bf16 with its tokenizer (own byte-level BPE, Qwen3's special
 tokens, the stock Qwen3 chat template) and ``training.json``; ``scripts.tiny_base.measure`` measures
@@ -20,12 +21,13 @@ from pathlib import Path
 import torch
 
 from rlm_executor.cli import run_cli
+from rlm_executor.files import sha256_text
 from scripts.tiny_base.batches import Plan
 from scripts.tiny_base.card import write_training
 from scripts.tiny_base.measure import column, measure, show
 from scripts.tiny_base.mixture import Mixture, read_source
 from scripts.tiny_base.model import SHORT_ROWS, build_model, build_tokenizer
-from scripts.tiny_base.pretrain import prepare_gpu, train
+from scripts.tiny_base.pretrain import code_sha256, prepare_gpu, train
 
 
 def main() -> None:
@@ -49,7 +51,8 @@ def main() -> None:
     source = read_source(args.python_source)
     mixture = Mixture(source)
     args.work.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer(mixture, args.work / "tokenizer.json")
+    recipe = sha256_text(mixture.sha256 + code_sha256())
+    tokenizer = build_tokenizer(mixture, args.work / f"tokenizer-{recipe[:12]}.json")
     model = build_model(tokenizer, attention).to(args.device)
     mixture.vocabulary = range(3, len(tokenizer))
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 import os
 import random
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +39,11 @@ class Plan:
     def __post_init__(self) -> None:
         if self.step_tokens % WINDOW or self.step_tokens <= 0:
             raise InputError(f"--step-tokens {self.step_tokens}: give a multiple of {WINDOW}")
+
+    @property
+    def steps(self) -> int:
+        """How many there are."""
+        return -(-self.tokens // self.step_tokens)
 
     def progress(self, step: int) -> float:
         """Share of the tokens that is read before ``step``."""
@@ -183,9 +190,10 @@ class Batches:
             return make_batch(*self._make, step, copy.deepcopy(pace))
         for asked in list(ahead)[len(self._made) :]:  # of a run that was killed
             self._made.append(self._pool.submit(_work, *asked))
-        while len(ahead) < 4 * self.plan.workers:
-            next_step = ahead[-1][0] + 1 if ahead else step
-            ahead.append((next_step, copy.deepcopy(pace)))
+        next_step = ahead[-1][0] + 1 if ahead else step
+        last = min(self.plan.steps, step + 4 * self.plan.workers)
+        for asked_step in range(next_step, last):
+            ahead.append((asked_step, copy.deepcopy(pace)))
             self._made.append(self._pool.submit(_work, *ahead[-1]))
         batch: Batch = self._made.popleft().result()
         ahead.popleft()
@@ -201,6 +209,13 @@ _worker: list[Any] = []
 
 
 def _begin_worker(*made: Any) -> None:
+    def end_with_parent() -> None:
+        parent = parent_process()
+        if parent is not None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()  # it may have been killed
     torch.set_num_threads(1)
     _worker[:] = made
 

@@ -33,7 +33,7 @@ def write_training(
         "corpus_sha256": corpus_sha256,
         "curve": [
             {"tokens": row["tokens"], "loss": round(row["loss"], 4)}
-            for row in done.log[:: max(1, len(done.log) // 20)]
+            for row in done.log[:: -max(1, len(done.log) // 20)][::-1]  # with the last
         ],
     }
     write_text_atomic(folder / "training.json", json.dumps(facts, indent=2) + "\n")
@@ -88,7 +88,8 @@ its own byte-level BPE of 2,048 tokens, a window of 4,096 tokens, trained to its
 
 It was trained from random weights on five leaf skills (copy, look up, label lines, extract a
 field, compare), short direct answers to the questions of the task families, and Python source. It
-has never seen a REPL, a code fence or an agent trace, and knows nothing else.
+has never seen the protocol of the loop (its code fences, `llm_query`) or an agent trace, and knows
+nothing else.
 
 - command: `{command}`: {minutes} minutes of training on {device}
 - mixture and curriculum: `scripts/tiny_base/`; Python standard library, sha256 of the corpus

@@ -17,6 +17,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from rlm_executor.files import write_text_atomic
 from scripts.tiny_base.mixture import WINDOW, Mixture
 from train.attention import attend_rows, no_mask, register
 
@@ -66,7 +67,7 @@ def build_tokenizer(mixture: Mixture, path: Path) -> PreTrainedTokenizerFast:
                 initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             ),
         )
-        bpe.save(str(path))
+        write_text_atomic(path, bpe.to_str(pretty=True))
     told = json.loads(path.read_text(encoding="utf-8"))
     for token in told["added_tokens"]:
         token["special"] = token["content"] in CONTROL
@@ -126,7 +127,7 @@ def attend_short_rows(
 
 @torch.no_grad()
 def begin_with_recall(model: Qwen3ForCausalLM) -> None:
-    """Set the first two layers up as an induction circuit; all else that writes begins at zero.
+    """Set the first two layers up as an induction circuit; the next two copy what they look at.
 
     Copying and looking up stand on one circuit (Olsson et al. 2022, arXiv 2209.11895): a head that
     tells each token what stood before it, and one that finds where this token stood before and
@@ -167,7 +168,7 @@ def begin_with_recall(model: Qwen3ForCausalLM) -> None:
     second.k_proj.weight[slow, 1:] = before.T[: len(slow)]
     second.v_proj.weight[:size, 1:] = reads.T
     second.o_proj.weight[1:, :size] = 0.5 * reads
-    # The third and fourth copy what they look at; where, is learned (``pretrain.Pointers``).
+    # The third and fourth copy what they look at; where, is learned (``pointers.Pointers``).
     for layer, into in ((2, before), (3, reads)):
         attention = model.model.layers[layer].self_attn
         attention.v_proj.weight[:size, 1:] = reads.T

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from rlm_executor.errors import InputError
+from rlm_executor.files import sha256_text
 from scripts.tiny_base.batches import Batch, Batches, Plan
 from scripts.tiny_base.mixture import Mixture, Pace
 from scripts.tiny_base.muon import Muon
@@ -69,6 +70,17 @@ class Progress:
         self.losses.append(losses.tolist())
 
 
+def is_gpu(device: torch.device) -> bool:
+    """Whether a copy in bf16 computes there, and steps do not wait for what they tell."""
+    return device.type == "cuda"
+
+
+def code_sha256() -> str:
+    """Of the modules here: they decide what is read, and how."""
+    modules = sorted(Path(__file__).parent.glob("*.py"))
+    return sha256_text("".join(path.read_text(encoding="utf-8") for path in modules))
+
+
 def prepare_gpu() -> str:
     """Make the same seed give the same weights there too; call it before anything runs.
 
@@ -106,33 +118,39 @@ def train(
     weights = Weights(model)
     adam, muon = weights.adam, weights.muon
     done = Progress(torch.zeros(model.config.vocab_size, dtype=torch.long))
-    delay = DELAY if model.device.type == "cuda" else 0
+    delay = DELAY if is_gpu(model.device) else 0
+    of = {
+        "plan": plan, "device": model.device.type, "corpus": mixture.sha256, "code": code_sha256(),
+        "tokenizer": sha256_text(tokenizer.backend_tokenizer.to_str()),
+    }  # fmt: skip
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=False, map_location=model.device)
-        if state["plan"] != plan:
+        state = torch.load(checkpoint, weights_only=False, map_location="cpu")
+        if state["of"] != of:
+            other = [f"{k} {state['of'][k]}, not {v}" for k, v in of.items() if state["of"][k] != v]
             raise InputError(
-                f"{checkpoint} is of {state['plan']}, asked for is {plan}; go on with the same "
-                "settings, or give another --work"
+                f"{checkpoint} is of other settings ({'; '.join(other)}): go on with the same, or "
+                "give another --work"
             )
         model.load_state_dict(state["model"])
         adam.load_state_dict(state["adam"])
-        muon.momenta, done = state["muon"], state["done"]
-        done.counts = done.counts.cpu()
+        with torch.no_grad():
+            torch._foreach_copy_(muon.momenta, state["muon"])
+        done = state["done"]
         weights.copy()
         print(f"goes on from step {done.step}", flush=True)
 
     def save() -> None:
-        if delay:
+        if model.device.type == "cuda":
             torch.cuda.synchronize()
-            done.told = deque(told._replace(arrived=None) for told in done.told)
+        done.told = deque(told._replace(arrived=None) for told in done.told)
         partial = checkpoint.with_suffix(".partial")
         state = {"model": model.state_dict(), "adam": adam.state_dict(), "muon": muon.momenta}
-        torch.save({**state, "done": done, "plan": plan}, partial)
+        torch.save({**state, "done": done, "of": of}, partial)
         partial.replace(checkpoint)
 
     begun = saved = time.monotonic()
     first, before, waited = done.step, done.seconds, 0.0
-    steps = -(-plan.tokens // plan.step_tokens)
+    steps = plan.steps
     lines = 25 * max(1, steps // 5000)
     batches = Batches(mixture, tokenizer, plan)
     try:
@@ -184,14 +202,12 @@ class Weights:
             [p for n, p in named if not (p.ndim == 2 and "layers" in n)],
             lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0,
         )  # fmt: skip
-        self.computing = model
-        if model.device.type != "cpu":
-            self.computing = in_bf16(model)
+        self.computing = in_bf16(model) if is_gpu(model.device) else model
         self.computed = list(self.computing.parameters())
 
     def step(self, scale: float) -> None:
         """One update from the gradients."""
-        if self.computing.device.type != "cpu":
+        if self.computed[0] is not self.own[0]:
             for mine, theirs in zip(self.own, self.computed, strict=True):
                 mine.grad = theirs.grad.float()
         torch.nn.utils.clip_grad_norm_(self.own, 1.0)
@@ -205,7 +221,7 @@ class Weights:
     @torch.no_grad()
     def copy(self) -> None:
         """Bring the copy up to date."""
-        if self.computing.device.type != "cpu":
+        if self.computed[0] is not self.own[0]:
             torch._foreach_copy_(self.computed, self.own)
 
 
@@ -229,7 +245,7 @@ def optimize(weights: Weights, batch: Batch, scale: float) -> Told:
     """One step."""
     model = weights.computing
     longest = int(batch.ends.diff().max())
-    rounded = model.device.type == "cpu" and has_fast_bf16()
+    rounded = not is_gpu(model.device) and has_fast_bf16()
     there = batch.to(model.device)
     targets = there.ids[there.learned + 1]
     pointers = Pointers(model)
@@ -250,9 +266,9 @@ def optimize(weights: Weights, batch: Batch, scale: float) -> Told:
     sum((share * aim for share, aim in zip(POINTER_WEIGHTS, aimed, strict=True)), loss).backward()
     weights.step(scale)
     wrong, told = logits.argmax(-1) != targets, torch.cat([loss[None], aimed]).detach()
-    if model.device.type == "cpu":
-        return Told(batch.samples, wrong, told, None)
-    wrong, told = (x.to("cpu", non_blocking=True) for x in (wrong, told))
-    arrived = torch.cuda.Event()
-    arrived.record()
+    arrived = None
+    if model.device.type == "cuda":
+        wrong, told = (x.to("cpu", non_blocking=True) for x in (wrong, told))
+        arrived = torch.cuda.Event()
+        arrived.record()
     return Told(batch.samples, wrong, told, arrived)

@@ -29,14 +29,15 @@ class Case:
     """What is given, and ``(asked, answer)`` pairs about it.
 
     ``about`` says of each line of each answer what it speaks of: a line of what is given, and the
-    word in it that decides; or what was asked for, as the question writes it. Empty: not told.
+    word in it that decides (two: the later, the earlier); or what was asked for, as the question
+    writes it. Empty: not told.
     ``whole``: the question speaks of all that is given, so what stands around it must look unlike
     it, or nobody could know what is meant.
     """
 
     given: str
     turns: list[tuple[str, str]]
-    about: tuple[tuple[tuple[str, str], ...], ...] = ()
+    about: tuple[tuple[tuple[str, ...], ...], ...] = ()
     whole: bool = False
 
 
@@ -113,6 +114,11 @@ class Skills:
             before = self.filler(rng, rng.randint(0, size.room))
             after = self.filler(rng, max(0, size.room - len(before)))
             ask = rng.choice(self.words.of(wordings.BETWEEN, wordings.BETWEEN_HELD_OUT))
+            for _ in range(20):  # marks that stand nowhere else
+                left, right = self.words.fence(rng)
+                text = f"{before}\n{inner}\n{after}"
+                if left.strip() not in text and right.strip() not in text:
+                    break
             given = f"{before}\n{left}{inner}{right}\n{after}"
             return Case(given, [(ask.format(left=left.strip(), right=right.strip()), inner)])
         passages: dict[str, str] = {}
@@ -257,7 +263,7 @@ class Skills:
                 for record in records
             ]
             return "\n\n".join(blocks)
-        mark = rng.choice(self.words.of((": ", "=", ":", " is ", " "), (" := ", " = ")))
+        mark = rng.choice(self.words.of((": ", "=", ":", " is ", " "), (" @ ", " &: ")))
         if self.words.at_random(rng, 0.4):
             mark = self.words.mark(rng)
         rows = [
@@ -320,8 +326,8 @@ class Skills:
             size = Size(100, 3)
             first = rng.choice((self.copy, self.fill, self.compare))(rng, size)
             before, replied = first.turns[0]
-            start = [("user", f"{given}\n\n{first.given}\n\n{before}"), ("assistant", replied),
-                     ("user", asked)]  # fmt: skip
+            start = [("user", f"{first.given}\n\n{before}"), ("assistant", replied),
+                     ("user", f"{given}\n\n{asked}")]  # fmt: skip
         else:
             start = [("user", f"{given}\n\n{asked}")]
         for next_asked, next_answer in more:
@@ -332,7 +338,10 @@ class Skills:
     def lengthen(self, rng: random.Random, sample: Sample, case: Case, room: int) -> Sample:
         """``sample`` of ``case`` with other text before it, of about ``room`` characters in all."""
         (role, text), *more = sample
-        before = self.filler(rng, room - len(case.given), not case.whole)
+        room -= sum(len(said) for _, said in sample)
+        if room < 40:
+            return sample
+        before = self.filler(rng, room, not case.whole)
         return [(role, f"{before}\n\n{text}"), *more]
 
     def filler(self, rng: random.Random, size: int, lists: bool = True) -> str:

@@ -24,17 +24,18 @@ MARKS: tuple[str, ...] = (
     ": ", " = ", " -> ", " is ", ", ", " | ", "\t", " - ", " => ", ";", "=", " :: ", "/", " has ",
     ":", " . ", " >> ", " stands for ", " (", " ~ ", " means ",
 )  # fmt: skip
-MARKS_HELD_OUT: tuple[str, ...] = (" := ", " --> ", " || ", " + ", " gives ", "; ", " <- ", " # ")
+# Held out are also marks that training does not draw at random: those have none of &@%^!$?.
+MARKS_HELD_OUT: tuple[str, ...] = (" @ ", " &: ", " %% ", "!= ", " gives ", " ^ ", " $ ", " ?> ")
 # Between the parts of a row, or the words of a list.
 GAPS: tuple[str, ...] = (", ", " | ", "; ", "\t", " || ", " / ", " - ", ",", " :: ", " ~ ")
-GAPS_HELD_OUT: tuple[str, ...] = (" ; ", " // ", " || | ", " + ", "|", " -- ")
+GAPS_HELD_OUT: tuple[str, ...] = (" & ", " !! ", " || | ", " %, ", "|", " -^- ")
 # Around a passage.
 FENCES: tuple[tuple[str, str], ...] = (
     ("<<", ">>"), ("[", "]"), ("{", "}"), ("'", "'"), ("(", ")"), ("=== ", " ==="), ("* ", " *"),
     ("<text>", "</text>"), ("begin ", " end"), ("# ", " #"),
 )  # fmt: skip
 FENCES_HELD_OUT: tuple[tuple[str, str], ...] = (
-    ("<<<", ">>>"), ("[[", "]]"), ("<part>", "</part>"), ("--- ", " ---"), ("start ", " stop"),
+    ("<@", "@>"), ("[$", "$]"), ("<part>", "</part>"), ("%-- ", " --%"), ("start ", " stop"),
 )  # fmt: skip
 # In front of the lines of a list; {} is the number.
 BULLETS: tuple[str, ...] = ("", "", "", "{}. ", "- ", "[{}] ", "{}: ", "* ", "line {}: ", "{} ")
@@ -44,6 +45,7 @@ BULLETS_HELD_OUT: tuple[str, ...] = ("", "{}) ", "+ ", "({}) ", "#{} ")
 def corpus_words(source: Sequence[str]) -> list[str]:
     """The words of ``source`` in small letters, but those that decide a label or are held out."""
     taken = {word for words in lexicon.CATEGORIES.values() for word in words}
+    taken |= set(lexicon.CATEGORIES)
     for made in SETS.values():
         taken |= {
             word for latent in (made.first, made.second) for words in latent for word in words

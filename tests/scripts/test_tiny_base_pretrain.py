@@ -18,7 +18,7 @@ from scripts.tiny_base.batches import Batch, Plan, make_batch
 from scripts.tiny_base.mixture import WINDOW, Mixture, Pace, recall
 from scripts.tiny_base.model import build_model, build_tokenizer
 from scripts.tiny_base.pointers import BINDS, HEADS, Aims
-from train.attention import attend_rows
+from train.attention import ROW_BY_ROW, attend_rows
 
 SOURCE = ["import os\n\ndef first(path, count):\n    return os.listdir(path)[:count]\n" * 40]
 
@@ -60,7 +60,7 @@ def test_a_step_is_whole_samples_end_to_end(tokenizer, step: int, rows: int):
             assert set(whole[real].tolist()) <= set(learned.tolist())
 
 
-def test_a_sample_is_learned_as_if_it_were_alone(tokenizer, monkeypatch):
+def test_a_sample_is_learned_as_if_it_were_alone(tokenizer):
     """What the model answers, and the loss of the pointers, in a step and for each sample alone."""
     torch.manual_seed(0)
     made_model = build_model(tokenizer)
@@ -122,17 +122,25 @@ def test_what_a_step_told_is_heard_after_the_delay():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.by_hand)])
-def test_a_killed_pretraining_ends_with_the_same_weights(tokenizer, tmp_path, monkeypatch, workers):
-    """Cut after a checkpoint, then gone on with: the weights of an undisturbed run."""
+def test_a_killed_pretraining_ends_with_the_same_weights(
+    tokenizer, tmp_path, monkeypatch, capsys, workers, gpu
+):
+    """Cut after a checkpoint, then gone on with: the weights of an undisturbed run.
+
+    ``gpu``: with the copy that computes there and what is told later, on this CPU.
+    """
     monkeypatch.setattr(pretrain, "SAVE_SECONDS", -1)  # after each step
-    plan = Plan(2 * 4096, workers=workers)
+    monkeypatch.setattr(pretrain, "is_gpu", lambda _: gpu)
+    monkeypatch.setattr(pretrain, "DELAY", 2)
+    plan = Plan(5 * WINDOW, workers=workers)
 
     def run(folder: Path, stop_after: int | None = None) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         mixture = Mixture(SOURCE)
         mixture.vocabulary = range(3, len(tokenizer))
-        model = build_model(tokenizer)
+        model = build_model(tokenizer, ROW_BY_ROW)
         steps = 0
 
         def look() -> str:
@@ -149,17 +157,32 @@ def test_a_killed_pretraining_ends_with_the_same_weights(tokenizer, tmp_path, mo
         (tmp_path / folder).mkdir()
     whole = run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", stop_after=1)
+        run(tmp_path / "cut", stop_after=4)
     again = run(tmp_path / "cut")
+    assert "goes on from step 3" in capsys.readouterr().out
     assert all(torch.equal(weight, again[name]) for name, weight in whole.items())
 
 
+def test_the_copy_follows_the_weights(tokenizer, monkeypatch):
+    monkeypatch.setattr(pretrain, "is_gpu", lambda _: True)
+    torch.manual_seed(0)
+    weights = pretrain.Weights(build_model(tokenizer, ROW_BY_ROW))
+    before = [parameter.clone() for parameter in weights.own]
+    pretrain.optimize(weights, batch(tokenizer, Plan(WINDOW), 0), scale=1.0)
+    for mine, theirs in zip(weights.own, weights.computed, strict=True):
+        assert mine.dtype == torch.float32 and torch.equal(theirs, mine.bfloat16())
+    moved = [not torch.equal(*pair) for pair in zip(weights.own, before, strict=True)]
+    assert moved[0] and sum(moved) > len(moved) / 2  # behind zeros nothing moves at first
+
+
 def test_a_checkpoint_of_other_settings_is_refused(tokenizer, tmp_path):
-    plan, path = Plan(4096), tmp_path / "checkpoint.pt"
-    torch.save({"plan": plan}, path)
-    other = Plan(8192)
-    with pytest.raises(InputError, match="another --work"):
-        pretrain.train(build_model(tokenizer), tokenizer, Mixture(SOURCE), other, path, str)
+    path, model = tmp_path / "checkpoint.pt", build_model(tokenizer)
+    mixture = Mixture(SOURCE)
+    mixture.vocabulary = range(3, len(tokenizer))
+    pretrain.train(model, tokenizer, mixture, Plan(1), path, str)
+    for other, plan in ((SOURCE, Plan(8192)), ([SOURCE[0] + "# more\n"], Plan(1))):
+        with pytest.raises(InputError, match="(plan|corpus).*another --work"):
+            pretrain.train(model, tokenizer, Mixture(other), plan, path, str)
     with pytest.raises(InputError, match="multiple of 4096"):
         Plan(4096, step_tokens=1000)
 

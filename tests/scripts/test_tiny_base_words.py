@@ -19,17 +19,18 @@ def test_words_of_the_corpus_decide_nothing_and_are_not_held_out():
     assert CORPUS == ["count", "def", "import", "listdir", "os", "path", "return"]
 
 
-@pytest.mark.parametrize("draw", ["name", "nonce", "compound", "fence"])
+@pytest.mark.parametrize("draw", ["name", "nonce", "compound", "fence", "mark", "gap"])
 def test_what_is_held_out_is_never_drawn_at_random(draw: str):
     held_out, training = (words.Words(held, corpus=CORPUS) for held in (True, False))
     listed = {
         "name": lexicon.NAMES_HELD_OUT, "fence": words.FENCES_HELD_OUT,
+        "mark": words.MARKS_HELD_OUT, "gap": words.GAPS_HELD_OUT,
         "nonce": [words.lexicon.nonce_held_out(random.Random(seed)) for seed in range(300)],
         "compound": [f"{one}-{two}" for one in lexicon.NEEDLE_ADJECTIVES_TEST
                      for two in lexicon.NEEDLE_NOUNS_TEST],
     }[draw]  # fmt: skip
     drawn = [getattr(training, draw)(random.Random(seed)) for seed in range(300)]
-    assert len(set(drawn)) > 45 and not set(drawn) & set(listed)
+    assert len(set(drawn)) > 25 and not set(drawn) & set(listed)
     assert {getattr(held_out, draw)(random.Random(seed)) for seed in range(300)} <= set(listed)
 
 
@@ -67,3 +68,14 @@ def test_an_answer_weighs_as_the_root_of_its_length():
     learned = [False, True, True, True, True, False, True]
     assert batches.weigh(learned, each=True) == [0, 0.5, 0.5, 0.5, 0.5, 0, 1]
     assert sum(batches.weigh(learned, each=False)) == pytest.approx(5**0.5)
+
+
+def test_random_marks_have_no_character_that_the_held_out_ones_rest_on():
+    for listed in (words.MARKS_HELD_OUT, words.GAPS_HELD_OUT, words.FENCES_HELD_OUT):
+        rest = [held for held in listed if not set("&@%^!$?") & set("".join(held))]
+        assert set(rest) <= {" gives ", " || | ", "|", ("<part>", "</part>"), ("start ", " stop")}
+    training = words.Words(corpus=CORPUS)
+    for seed in range(2000):
+        rng = random.Random(seed)
+        drawn = training.mark(rng) + training.gap(rng) + "".join(training.fence(rng))
+        assert not set("&@%^!$?") & set(drawn)

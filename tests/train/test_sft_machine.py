@@ -139,12 +139,23 @@ def as_the_kernel(
     return torch.cat(seen, 1).transpose(0, 1)
 
 
+def as_in_torch_2_11(query, key, value, ends_q, ends_k, max_q, max_k, *, scale, window_size):
+    """The kernel before it knew groups of queries."""
+    key, value = key[:, ::2], value[:, ::2]
+    parts = (query, key, value, ends_q, ends_k, max_q, max_k)
+    return as_the_kernel(*parts, scale=scale, window_size=window_size, enable_gqa=True)
+
+
 def test_the_kernel_for_all_rows_is_asked_for_the_same(ready, monkeypatch: pytest.MonkeyPatch):
     import torch.nn.attention.varlen as varlen
 
     assert not attention.varlen_works("cpu")  # as it is: it says so, and is not taken
     monkeypatch.setattr(varlen, "varlen_attn", as_the_kernel)
     assert attention.varlen_works("cpu")
+    monkeypatch.setattr(varlen, "varlen_attn", as_in_torch_2_11)
+    assert attention.varlen_works("cpu")
+    whole = [torch.randn(1, heads, 8, 64) for heads in (4, 2, 2)]
+    assert attention.attend_varlen(torch.nn.Identity(), *whole, None)[0].dtype == torch.float32
     monkeypatch.setattr(
         varlen, "varlen_attn", lambda *parts, **rest: 1.1 * as_the_kernel(*parts, **rest)
     )
