@@ -4,7 +4,7 @@
     python -m scripts.tiny_base --out runs/cpu-base --work runs/cpu-work   # on a CPU
 
 The first made the committed weights, in nine minutes on an H200 with sixteen cores. The second
-(10 million tokens) shows the skills begin, at 3,000 tokens a second on two cores with bf16 units,
+(10 million tokens) shows the skills begin, at 2,700 tokens a second on two cores with bf16 units,
 and ends far below.
 
 Writes a ``Qwen3ForCausalLM`` in bf16 with its tokenizer (own byte-level BPE, Qwen3's special

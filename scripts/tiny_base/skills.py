@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from data_gen.tasks import lexicon
 from data_gen.tasks.niah import prose
 from scripts.tiny_base import wordings
-from scripts.tiny_base.words import Words
+from scripts.tiny_base.words import Words, nearly, numbers_to_compare
 
 Sample = list[tuple[str, str]]
 """``(role, text)`` of a conversation, or one ``("text", ...)`` to be continued."""
@@ -66,10 +66,9 @@ class Skills:
         words = self._list(rng, size)
         if len(words) == 1:  # or it could be two
             words = [re.sub(r"[, ]+", "-", words[0])]
-        joints = self.words.of(
-            *[[j for j in (" ", ", ", "\n", self.words.gap(rng)) if j not in "\r".join(words)]] * 2
-        )
-        source = rng.choice(joints).join(words)
+        held = "\r".join(words)
+        joints = [j for j in (" ", ", ", "\n", self.words.gap(rng)) if j not in held]
+        source = rng.choice(self.words.of(joints, joints)).join(words)
         turns = []
         for _ in range(rng.randint(1, min(size.turns, 3))):
             if rng.random() < 0.9 - 0.5 * self.words.breadth:
@@ -285,7 +284,7 @@ class Skills:
         for _ in range(rng.randint(1, min(12, size.items))):
             if kind < 3:
                 most = 2 if kind != 1 else rng.randint(3, 3 + min(3, size.items // 3))
-                numbers = _numbers(rng, most, min(5, 1 + size.items // 2))
+                numbers = numbers_to_compare(rng, most, min(5, 1 + size.items // 2))
                 if kind < 2:
                     lines.append((gap.join(map(str, numbers)), str(best(numbers))))
                 else:
@@ -294,7 +293,7 @@ class Skills:
                     lines.append((f"{first}: {numbers[0]}{gap}{second}: {numbers[1]}", says))
             else:
                 first = self.words.token(rng)
-                second = _nearly(rng, first) if rng.random() < 0.3 else self.words.token(rng)
+                second = nearly(rng, first) if rng.random() < 0.3 else self.words.token(rng)
                 if rng.random() < 0.5:
                     second = first
                 lines.append((f"{first}{gap}{second}", "yes" if first == second else "no"))
@@ -388,26 +387,3 @@ class Skills:
 
 def _blanks(words: Sequence[str]) -> str:
     return "\n".join(f"<{i}> is {word}" for i, word in enumerate(words, 1))
-
-
-def _numbers(rng: random.Random, count: int, most: int = 5) -> list[int]:
-    """Different numbers of up to ``most`` digits, often of one length and with a common start."""
-    digits = rng.randint(1, most)
-    while True:
-        if rng.random() < 0.3:
-            numbers = {rng.randrange(10 ** rng.randint(1, most)) for _ in range(count)}
-        else:
-            low = 10 ** (digits - 1) if digits > 1 else 0
-            start = rng.randrange(low, 10**digits)
-            near = 10 ** rng.randint(1, digits)
-            numbers = {max(0, start // near * near + rng.randrange(near)) for _ in range(count)}
-        if len(numbers) == count:
-            shuffled = list(numbers)
-            rng.shuffle(shuffled)
-            return shuffled
-
-
-def _nearly(rng: random.Random, word: str) -> str:
-    """``word`` with one of its characters changed."""
-    place = rng.randrange(len(word))
-    return word[:place] + rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") + word[place + 1 :]

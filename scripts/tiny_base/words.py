@@ -187,3 +187,26 @@ class Words:
         if kind < 0.9:
             return self.name(rng)
         return rng.choice(rng.choice(list(lexicon.CATEGORIES.values())))
+
+
+def numbers_to_compare(rng: random.Random, count: int, most: int = 5) -> list[int]:
+    """Different numbers of up to ``most`` digits, often of one length and with a common start."""
+    digits = rng.randint(1, most)
+    while True:
+        if rng.random() < 0.3:
+            numbers = {rng.randrange(10 ** rng.randint(1, most)) for _ in range(count)}
+        else:
+            low = 10 ** (digits - 1) if digits > 1 else 0
+            start = rng.randrange(low, 10**digits)
+            near = 10 ** rng.randint(1, digits)
+            numbers = {max(0, start // near * near + rng.randrange(near)) for _ in range(count)}
+        if len(numbers) == count:
+            shuffled = list(numbers)
+            rng.shuffle(shuffled)
+            return shuffled
+
+
+def nearly(rng: random.Random, word: str) -> str:
+    """``word`` with one of its characters changed."""
+    place = rng.randrange(len(word))
+    return word[:place] + rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") + word[place + 1 :]

@@ -165,7 +165,7 @@ def test_no_size_is_too_small(kind: str, room: int):
 def test_numbers_to_compare_differ():
     rng = random.Random(2)
     for _ in range(500):
-        numbers = skills._numbers(rng, rng.randint(2, 6))
+        numbers = words.numbers_to_compare(rng, rng.randint(2, 6))
         assert len(set(numbers)) == len(numbers)
         assert all(0 <= number < 10**6 for number in numbers)
 
