@@ -35,9 +35,10 @@ def main() -> None:
     check(summary)
     stages = json.loads((run / "demo.json").read_text(encoding="utf-8"))["stages"]
     seconds = {name: stages[name]["seconds"] for name in STAGES}
+    effort = trained(run)
     values = {
         "stage_seconds": seconds,
-        "trained": trained(run),
+        "trained": effort,
         **status(summary),
         "cells": [entry(cell) for cell in summary.cells],
     }
@@ -46,11 +47,11 @@ def main() -> None:
     (ROOT / "docs").mkdir(exist_ok=True)
     shutil.copyfile(run / "score_vs_length.png", ROOT / "docs" / "score_vs_length.png")
     picture = "![Score against the length of the text](docs/score_vs_length.png)"
-    put(ROOT / "README.md", "result", f"{picture}\n\n{scores(summary)}")
+    put(ROOT / "README.md", "result", f"{picture}\n\n{scores(summary)}\n\n{told(effort, seconds)}")
     put(
         ROOT / "benchmarks" / "README.md",
         "demo",
-        "\n\n".join([scores(summary), claims(summary), costs(summary)]),
+        "\n\n".join([scores(summary), told(effort, seconds), claims(summary), costs(summary)]),
     )
 
 
@@ -68,11 +69,24 @@ def check(summary: Summary) -> None:
 
 def trained(run: Path) -> dict[str, Any]:
     """How much the adapter and its control were trained; one epoch sees every row once."""
-    told = {}
+    effort = {}
     for name in ("sft", "direct-sft"):
         metrics = json.loads((run / name / "metrics.json").read_text(encoding="utf-8"))
-        told[name] = {key: metrics[key] for key in ("rows", "steps", "epochs", "target_tokens")}
-    return told
+        effort[name] = {key: metrics[key] for key in ("rows", "steps", "epochs", "target_tokens")}
+    return effort
+
+
+def told(effort: dict[str, Any], seconds: dict[str, float]) -> str:
+    """A sentence on what ``trained`` gives; seen is what an epoch has, times the epochs."""
+    ways = []
+    for arm, name in (("rlm-sft", "sft"), ("direct-sft", "direct-sft")):
+        done = effort[name]
+        rows, tokens = (round(done[key] * done["epochs"]) for key in ("rows", "target_tokens"))
+        ways.append(
+            f"`{arm}` {done['steps']} steps in {seconds[name]:.0f} s, "
+            f"{rows:,} rows, {tokens:,} trained tokens"
+        )
+    return f"Tuning: {'; '.join(ways)}."
 
 
 def scores(summary: Summary) -> str:
