@@ -27,6 +27,7 @@ from rlm_executor.files import sha256_file, sha256_text, write_text_atomic
 from scripts.tiny_base.card import write_card
 from scripts.tiny_base.cases import ROWS, cases
 from scripts.tiny_base.mixture import WINDOW, read_source
+from scripts.tiny_base.pretrain import code_sha256
 
 Scores = dict[str, list[float]]
 """Of each row of ``cases.ROWS`` by its name: how right each case is, 0 to 1."""
@@ -54,7 +55,8 @@ def main() -> None:
     path = args.base / "skills.json"
     columns = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     kept: list[Finished] = []
-    of = f"{sha256_file(args.base / 'model.safetensors')} {sha256_text(''.join(source))}"
+    weights = sha256_file(args.base / "model.safetensors")
+    of = f"{weights} {sha256_text(''.join(source))} {code_sha256()}"  # the cases are code too
 
     def finished(way: str, count: int) -> Finished:
         rows = Finished(args.work / f"measured-{way}.json", f"{of} {count}")

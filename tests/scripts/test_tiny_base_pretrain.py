@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,11 @@ def test_the_copy_that_computes_on_a_gpu_is_the_model_in_bf16(tokenizer):
         stock = copy.deepcopy(model).to(torch.bfloat16)
         rounded = stock(ids).logits.float().log_softmax(-1)
     assert (found - expected).abs().mean() < 0.03 < (rounded - expected).abs().mean()
+
+
+def test_a_checkpoint_is_of_the_code_that_trains_not_of_what_tells_of_it():
+    assert all(path.exists() for path in pretrain.TELLING)
+    names = "|".join(path.stem for path in pretrain.TELLING)
+    trains = set(Path(pretrain.__file__).parent.glob("*.py")) - pretrain.TELLING
+    for path in trains - {Path(pretrain.__file__).with_name("__main__.py")}:
+        assert not re.search(rf"import.*\b({names})\b|tiny_base\.({names})\b", path.read_text())
