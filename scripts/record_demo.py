@@ -46,12 +46,13 @@ def main() -> None:
     write_json_atomic(ROOT / "benchmarks" / "demo.json", made | {"command": "make demo"})
     (ROOT / "docs").mkdir(exist_ok=True)
     shutil.copyfile(run / "score_vs_length.png", ROOT / "docs" / "score_vs_length.png")
+    result = f"{scores(summary)}\n\n{told(effort, seconds)}"
     picture = "![Score against the length of the text](docs/score_vs_length.png)"
-    put(ROOT / "README.md", "result", f"{picture}\n\n{scores(summary)}\n\n{told(effort, seconds)}")
+    put(ROOT / "README.md", "result", f"{picture}\n\n{result}")
     put(
         ROOT / "benchmarks" / "README.md",
         "demo",
-        "\n\n".join([scores(summary), told(effort, seconds), claims(summary), costs(summary)]),
+        "\n\n".join([result, claims(summary), costs(summary)]),
     )
 
 

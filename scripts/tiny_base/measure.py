@@ -104,6 +104,8 @@ class Finished:
         self.path, self.key = path, key
         told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self.rows: Scores = told["rows"] if told.get("key") == key else {}
+        if told and not self.rows:
+            print(f"begins anew: {path} is of other weights, source, code or cases", flush=True)
 
     def add(self, name: str, scores: list[float]) -> None:
         """Keep the scores of row ``name``."""

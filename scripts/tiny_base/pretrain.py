@@ -126,8 +126,9 @@ def train(
     }  # fmt: skip
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=False, map_location="cpu")
-        if state["of"] != of:
-            other = [f"{k} {state['of'][k]}, not {v}" for k, v in of.items() if state["of"][k] != v]
+        found = state.get("of", {})  # one of an older version tells nothing
+        if found != of:
+            other = [f"{k} {found.get(k)}, not {v}" for k, v in of.items() if found.get(k) != v]
             raise InputError(
                 f"{checkpoint} is of other settings ({'; '.join(other)}): go on with the same, or "
                 "give another --work"

@@ -49,7 +49,9 @@ def test_a_column_is_the_mean_of_its_first_cases():
     assert measure.column(scores, 2) == {"cases": 2, "figures": {"copy": 0.5, "things": 0.75}}
 
 
-def test_a_measurement_that_was_stopped_goes_on_with_the_next_row(tokenizer, tmp_path, monkeypatch):
+def test_a_measurement_that_was_stopped_goes_on_with_the_next_row(
+    tokenizer, tmp_path, monkeypatch, capsys
+):
     rows = [row for row in cases.ROWS if row.longest <= 512]
     monkeypatch.setattr(measure, "ROWS", rows)
     path, model = tmp_path / "work" / "measured.json", build_model(tokenizer)
@@ -59,4 +61,6 @@ def test_a_measurement_that_was_stopped_goes_on_with_the_next_row(tokenizer, tmp
     scores = measure.measure(model, tokenizer, SOURCE, 1, finished=kept)
     assert scores[rows[0].name] == [0.25] and list(scores) == [row.name for row in rows]
     assert measure.Finished(path, "these weights").rows == scores
+    assert "begins anew" not in capsys.readouterr().out
     assert measure.Finished(path, "other weights").rows == {}
+    assert f"begins anew: {path}" in capsys.readouterr().out

@@ -184,6 +184,9 @@ def test_a_checkpoint_of_other_settings_is_refused(tokenizer, tmp_path):
     for other, plan in ((SOURCE, Plan(8192)), ([SOURCE[0] + "# more\n"], Plan(1))):
         with pytest.raises(InputError, match="(plan|corpus).*another --work"):
             pretrain.train(model, tokenizer, Mixture(other), plan, path, str)
+    torch.save({"plan": Plan(1)}, path)  # an older version's
+    with pytest.raises(InputError, match="another --work"):
+        pretrain.train(model, tokenizer, mixture, Plan(1), path, str)
     with pytest.raises(InputError, match="multiple of 4096"):
         Plan(4096, step_tokens=1000)
 
